@@ -1,0 +1,26 @@
+"""The command line: one file per command, each of which parses, calls one library function and prints."""
+
+from __future__ import annotations
+
+import click
+
+from .batch import batch
+from .console import Commands
+from .info import info
+from .models import models
+from .predict import predict
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="slicedet")
+def main() -> None:
+    """Find small objects in aerial images too large to see whole.
+
+    \b
+    slicedet predict big.tif -m MODEL --weights FILE     from a raster to GeoJSON
+    slicedet batch photos/ -o results/ -m MODEL ...      a folder of images
+    """
+
+
+for command in (predict, batch, info, models):
+    main.add_command(command)

@@ -1,0 +1,81 @@
+"""What all commands share when they talk: errors in one line, progress on stderr, results or JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True)
+class Console:
+    """Where and how much a command says."""
+
+    quiet: bool
+    verbose: bool
+    as_json: bool
+
+    def say(self, text: str) -> None:
+        """A line of result on stdout, unless told to be quiet or to print JSON."""
+        if not self.quiet and not self.as_json:
+            click.echo(text)
+
+    def answer(self, content: dict[str, Any]) -> None:
+        """The one JSON object on stdout, where asked for."""
+        if self.as_json:
+            click.echo(json.dumps(content, indent=2, default=str))
+
+    def complain(self, error: Exception) -> None:
+        """An error as one line on stderr, after its traceback if verbose."""
+        if self.verbose:
+            traceback.print_exception(error)
+        click.echo(f"Error: {one_line(error)}", err=True)
+
+    @contextmanager
+    def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar with rate and time left on stderr; gives a function of (done, total). Silent where stderr is no
+        terminal."""
+        from tqdm import tqdm
+
+        with tqdm(desc=what, unit=unit, disable=True if self.quiet else None, file=sys.stderr, leave=False) as bar:
+
+            def update(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield update
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line on stderr and exit code 1 when something goes wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from slicedet.errors import SlicedetError
+
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get(VERBOSE):
+                traceback.print_exception(error)
+            hint = (
+                ""
+                if isinstance(error, SlicedetError)
+                else f"unexpected {type(error).__name__}, tell more with --verbose: "
+            )
+            raise click.ClickException(hint + one_line(error)) from error
+
+
+VERBOSE = "slicedet.verbose"
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

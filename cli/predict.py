@@ -1,0 +1,103 @@
+"""slicedet predict: one or several images."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .console import Console
+from .options import (
+    DetectorChoice,
+    SceneChoice,
+    console_options,
+    detector_options,
+    grouped,
+    scene_options,
+    search_options,
+)
+
+output_options = grouped(
+    "destination",
+    lambda **values: values,
+    click.option(
+        "-o", "--output", "paths", multiple=True, metavar="PATH",
+        help="File to write, its suffix being the format, or folder; may be repeated.  [default: the current folder]",
+    ),
+    click.option(
+        "--format", "formats", multiple=True, metavar="NAME",
+        help="geojson, gpkg, fgb, parquet, csv, coco, jpg, png or tif; may be repeated.  [default: geojson, else coco]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace files that are there already."),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@output_options
+@detector_options
+@search_options
+@scene_options
+@console_options
+def predict(
+    images: tuple[str, ...],
+    destination: dict[str, Any],
+    choice: DetectorChoice,
+    settings: Any,
+    scenes: SceneChoice,
+    console: Console,
+) -> None:
+    """Find objects in images of any size and write where they are."""
+    from slicedet.errors import InvalidSetting, SlicedetError
+    from slicedet.outputs.targets import Targets
+    from slicedet.pipeline import run
+
+    try:
+        targets = Targets(images=len(images), **destination)
+    except InvalidSetting as error:
+        raise click.UsageError(str(error)) from error
+    detector = None
+    answers: list[dict[str, Any]] = []
+    failed = False
+    for image in images:
+        try:
+            with scenes.open(image) as scene:
+                paths = targets.of(scene)  # Before inference, which may take hours.
+                detector = detector or choice.load()
+                with console.progress(scene.name, "tile") as progress:
+                    prediction = run(scene, detector, choice.applied_to(settings), progress)
+                written = targets.save(prediction, paths)
+        except SlicedetError as error:
+            console.complain(error)
+            answers.append({"source": image, "error": " ".join(str(error).split())})
+            failed = True
+            continue
+        record = prediction.run
+        console.say(_summary(prediction))
+        for path in written:
+            console.say(f"  {path}")
+        answers.append({"source": image, "outputs": [str(path) for path in written], **record})
+    console.answer({"images": answers})
+    sys.exit(1 if failed else 0)
+
+
+def _summary(prediction: Any) -> str:
+    """One line: how many of what, in how much time, over how many tiles."""
+    import numpy as np
+
+    counts = np.bincount(prediction.detections.category_ids, minlength=len(prediction.categories))
+    found = ", ".join(
+        f"{counts[i]} {prediction.categories[i]}" for i in np.argsort(-counts, kind="stable") if counts[i]
+    )
+    tiles = prediction.run["tiles"]
+    skipped = [f"{tiles[key]} {words}" for key, words in (("empty", "empty"), ("outside_roi", "outside")) if tiles[key]]
+    if tiles["unreadable"]:
+        skipped.append(f"{len(tiles['unreadable'])} unreadable")
+    ran = f"{tiles['run']} tiles" + (f" ({', '.join(skipped)} left out)" if skipped else "")
+    number = len(prediction.detections)
+    return (
+        f"{prediction.scene.source}: {number} object{'' if number == 1 else 's'}"
+        + (f" ({found})" if found else "")
+        + f" in {ran}, {prediction.run['seconds']:.1f} s"
+    )

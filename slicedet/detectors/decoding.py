@@ -1,0 +1,69 @@
+"""From what a network gives back to candidate boxes, and from candidates to the detections of a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicedet.detections import Detections
+from slicedet.merging.nms import suppress
+from slicedet.models.config import ModelConfig, NmsConfig
+
+Floats = NDArray[np.float32]
+
+
+def expected_outputs(config: ModelConfig) -> list[tuple[int | None, ...]]:
+    """Shapes of the network's outputs in order; None where any length will do."""
+    classes = len(config.categories)
+    if config.output.layout == "rows":
+        return [(None, 6)]
+    if config.output.layout == "boxes-and-scores":
+        return [(1, None, 4), (1, classes, None)]
+    points: list[int] = [-(-config.input.size[0] // s) * -(-config.input.size[1] // s) for s in config.output.strides]
+    bins = 4 * (config.output.reg_max + 1)
+    return [*((1, n, classes) for n in points), *((1, n, bins) for n in points)]
+
+
+def candidates(config: ModelConfig, outputs: Sequence[Floats], minimum: float) -> Detections:
+    """The boxes of one image, in input pixels, whose score is at least `minimum`; an anchor may stand for several
+    classes.
+
+    "picodet-heads": a side's distance from its cell's centre is the mean of a softmax over reg_max + 1 bins, in strides
+    (Li et al., Generalized Focal Loss, 2020).
+    """
+    if config.output.layout == "rows":
+        rows = outputs[0][(outputs[0][:, 1] >= minimum) & (outputs[0][:, 0] >= 0)]
+        return Detections(rows[:, 2:6], rows[:, 1], rows[:, 0].astype(np.int32))
+    if config.output.layout == "boxes-and-scores":
+        category_ids, points = np.nonzero(outputs[1][0] >= minimum)
+        return Detections(outputs[0][0][points], outputs[1][0][category_ids, points], category_ids.astype(np.int32))
+    levels = len(config.output.strides)
+    return Detections.concatenate(
+        [
+            _decode_level(scores[0], logits[0], stride, -(-config.input.size[0] // stride), minimum)
+            for stride, scores, logits in zip(config.output.strides, outputs[:levels], outputs[levels:], strict=True)
+        ]
+    )
+
+
+def _decode_level(scores: Floats, logits: Floats, stride: int, columns: int, minimum: float) -> Detections:
+    points, category_ids = np.nonzero(scores >= minimum)
+    bins = logits[points].reshape(len(points), 4, logits.shape[-1] // 4)
+    weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
+    mean = weights @ np.arange(bins.shape[-1], dtype=np.float32) / weights.sum(axis=-1)
+    rows, places = np.divmod(points, columns)
+    centres = np.stack([places, rows], axis=-1).astype(np.float32) + np.float32(0.5)
+    boxes = np.concatenate([centres - mean[:, :2], centres + mean[:, 2:]], axis=-1) * np.float32(stride)
+    return Detections(boxes, scores[points, category_ids], category_ids.astype(np.int32))
+
+
+def suppressed(found: Detections, nms: NmsConfig) -> Detections:
+    """What per-class suppression leaves of one tile's candidates, best score first."""
+    if len(found) > nms.top_k:
+        by_class = np.lexsort((-found.scores, found.category_ids))
+        ids = found.category_ids[by_class]
+        rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
+        found = found[np.sort(by_class[rank < nms.top_k])]
+    return found[suppress(found.boxes, found.scores, found.category_ids, "iou", nms.iou)[: nms.keep]]

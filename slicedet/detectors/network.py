@@ -1,0 +1,123 @@
+"""NetworkDetector: a configured network on one of the engines, as a Detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicedet.detections import Detections
+from slicedet.detectors.decoding import candidates, expected_outputs, suppressed
+from slicedet.errors import ModelMismatch
+from slicedet.merging.order import best_first
+from slicedet.models.config import ModelConfig
+
+
+class Signature(NamedTuple):
+    """Names and shapes of a graph's inputs and outputs, -1 for a dynamic length. The image, which has four axes, is
+    first."""
+
+    inputs: list[tuple[str, list[int]]]
+    outputs: list[tuple[str, list[int]]]
+
+    @classmethod
+    def of(cls, inputs: list[tuple[str, list[int]]], outputs: list[tuple[str, list[int]]]) -> Signature:
+        """The signature of a graph that lists its inputs in any order."""
+        return cls(sorted(inputs, key=lambda port: -len(port[1])), outputs)
+
+
+class Engine(Protocol):
+    """Runs one network. `infer` takes images uint8 RGB [height, width, 3] of the network's input size, and gives the
+    outputs of
+    each, in order, as float32 arrays. `provenance` says engine, version, device and precision."""
+
+    provenance: dict[str, Any]
+
+    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]: ...
+
+
+class NetworkDetector:
+    """A network as a detector; see `slicedet.Detector`. `threshold` is the lowest score it returns, 0..1."""
+
+    def __init__(self, config: ModelConfig, engine: Engine, threshold: float, provenance: dict[str, Any]) -> None:
+        self.config = config
+        self.engine = engine
+        self.threshold = threshold
+        self.name = config.name
+        self.gsd = config.gsd
+        self.categories = config.categories
+        self.provenance = {**provenance, **engine.provenance, "threshold": threshold}
+
+    @property
+    def input_size(self) -> int | None:
+        """Edge of the network's input in pixels; None where it is not square."""
+        width, height = self.config.input.size
+        return width if width == height else None
+
+    def detect(self, tiles: list[NDArray[np.uint8]]) -> list[Detections]:
+        """Detections of each tile, uint8 RGB [H, W, 3] of any size, in its own pixels, best score first."""
+        outputs = self.engine.infer([self._fitted(tile) for tile in tiles])
+        return [self._decoded(tile, arrays) for tile, arrays in zip(tiles, outputs, strict=True)]
+
+    def _fitted(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = self.config.input.size
+        if (tile.shape[1], tile.shape[0]) == size:
+            return tile
+        import cv2
+
+        interpolation = getattr(cv2, f"INTER_{self.config.input.interpolation.upper()}")
+        return np.asarray(cv2.resize(tile, size, interpolation=interpolation), np.uint8)
+
+    def _decoded(self, tile: NDArray[np.uint8], outputs: Sequence[NDArray[np.float32]]) -> Detections:
+        nms = self.config.nms
+        found = candidates(self.config, outputs, max(self.threshold, nms.score_threshold if nms else 0.0))
+        if nms is not None:
+            found = suppressed(found, nms)
+        else:
+            found = found[best_first(found.scores, found.boxes, found.category_ids)]
+        (width, height), size = (tile.shape[1], tile.shape[0]), self.config.input.size
+        return found.replace(boxes=found.boxes * np.array([width / size[0], height / size[1]] * 2, np.float32))
+
+
+def check_signature(config: ModelConfig, signature: Signature, path: object) -> None:
+    """Raises ModelMismatch, saying which input or output differs, where a graph is not what the configuration
+    states."""
+    width, height = config.input.size
+    wanted: list[tuple[str, Iterable[int | None]]] = [("image", (1, 3, height, width))]
+    if len(signature.inputs) == 2:
+        # Paddle's exports ask how much the image was resized; told nothing was, they answer in input pixels.
+        wanted.append(("scale factor", (1, 2)))
+    if len(signature.inputs) != len(wanted):
+        raise _mismatch(
+            config, path, f"it has {len(signature.inputs)} inputs, expected an image and at most a scale factor"
+        )
+    for (name, shape), (role, expected) in zip(signature.inputs, wanted, strict=True):
+        _check_shape(config, path, f"{role} input {name!r}", shape, tuple(expected))
+    shapes = expected_outputs(config)
+    # A graph with suppression inside may also count its rows; the rows themselves are trusted.
+    extra = 1 if config.output.layout == "rows" else 0
+    if not len(shapes) <= len(signature.outputs) <= len(shapes) + extra:
+        raise _mismatch(config, path, f"it has {len(signature.outputs)} outputs, expected {len(shapes)}")
+    for (name, shape), expected_shape in zip(signature.outputs, shapes, strict=False):
+        rows = config.output.layout == "rows"
+        _check_shape(config, path, f"output {name!r}", shape, (None, *expected_shape[1:]) if rows else expected_shape)
+
+
+def _check_shape(
+    config: ModelConfig, path: object, what: str, shape: list[int], expected: tuple[int | None, ...]
+) -> None:
+    fits = len(shape) == len(expected) and all(
+        have == -1 or want is None or have == want for have, want in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise _mismatch(config, path, f"{what} is {_shown(shape)}, expected {_shown(expected)}")
+
+
+def _mismatch(config: ModelConfig, path: object, what: str) -> ModelMismatch:
+    return ModelMismatch(f"{path}: does not fit the configuration of {config.name}: {what}")
+
+
+def _shown(shape: Iterable[int | None]) -> str:
+    return "[" + ", ".join("?" if length in (None, -1) else str(length) for length in shape) + "]"

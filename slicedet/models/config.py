@@ -1,0 +1,181 @@
+"""ModelConfig: how a network wants its pixels and what it gives back. Read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slicedet.errors import InvalidConfig
+
+LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
+INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos4")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The image input of a network: [1, 3, height, width], a tile stretched to size, value = (pixel / divide - mean) /
+    std.
+
+    size: width and height in pixels. channels: "rgb" or "bgr". interpolation: one of INTERPOLATIONS, on uint8 as in
+    OpenCV.
+    """
+
+    size: tuple[int, int]
+    channels: str = "rgb"
+    interpolation: str = "cubic"
+    divide: float = 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What a network gives back for one image.
+
+    layout: "picodet-heads": for each stride class scores [1, n, classes], then for each stride distance logits
+    [1, n, 4 * (reg_max + 1)]; "boxes-and-scores": x1 y1 x2 y2 in input pixels [1, n, 4] and scores [1, classes, n];
+    "rows": class, score, x1, y1, x2, y2 [n, 6] in input pixels, with suppression inside the graph.
+    strides (finest first, as the outputs) and reg_max describe "picodet-heads" alone.
+    """
+
+    layout: str
+    strides: tuple[int, ...] = ()
+    reg_max: int = 0
+
+
+@dataclass(frozen=True)
+class NmsConfig:
+    """Suppression on each tile, per class: scores above `score_threshold`, the best `top_k` of each class, overlaps of
+    `iou`
+    or more removed, the best `keep` of all classes kept."""
+
+    score_threshold: float
+    iou: float
+    top_k: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: its name, categories, input, outputs, suppression (None where the graph has it), and its weights.
+
+    gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
+    weights: path of the weights file; None where the user must name it.
+    """
+
+    name: str
+    title: str
+    categories: tuple[str, ...]
+    input: InputConfig
+    output: OutputConfig
+    nms: NmsConfig | None = None
+    gsd: float | None = None
+    weights: Path | None = None
+    license: str = ""
+    source: str = ""
+
+
+def load(path: Path, categories_folder: Path) -> ModelConfig:
+    """The configuration in a YAML file; `categories` may name a list in `categories_folder`, NAME.txt, one class a
+    line.
+
+    Raises InvalidConfig, naming the file and the key, for anything incomplete, unknown or contradictory.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidConfig(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    try:
+        config = _build(ModelConfig, _prepared(content, path, categories_folder), "")
+        _check(config)
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+    return config
+
+
+def _prepared(content: Any, path: Path, categories_folder: Path) -> dict[str, Any]:
+    """The YAML's mapping with its parts built and its names resolved."""
+    values = {key: value for key, value in _mapping(content, "the file").items() if value is not None}
+    values.setdefault("name", path.stem)
+    values.setdefault("title", values["name"])
+    for key, kind in (("input", InputConfig), ("output", OutputConfig), ("nms", NmsConfig)):
+        if key in values:
+            values[key] = _build(kind, _mapping(values[key], key), f"{key}.")
+    names = values.get("categories")
+    if isinstance(names, str):
+        listing = categories_folder / f"{names}.txt"
+        if not names.isidentifier() or not listing.is_file():
+            raise ValueError(f"categories: there is no list {names!r}")
+        values["categories"] = listing.read_text(encoding="utf-8").splitlines()
+    if "weights" in values:
+        values["weights"] = path.parent / str(values["weights"])
+    return values
+
+
+_Kind = TypeVar("_Kind")
+
+
+def _build(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"unknown key {prefix}{key}")
+    for name, field in known.items():
+        if field.default is MISSING and name not in values:
+            raise ValueError(f"{prefix}{name} is missing")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what}: expected keys and values")
+    return value
+
+
+def _check(config: ModelConfig) -> None:
+    """Raises ValueError for the first value that makes no sense."""
+    source, output, nms = config.input, config.output, config.nms
+    rules = {
+        "name: expected a text": isinstance(config.name, str) and config.name,
+        "categories: expected a list of distinct names": _texts(config.categories),
+        "input.size: expected width and height in pixels": _numbers(source.size, 2, whole=True)
+        and min(source.size) > 0,
+        "input.channels: expected rgb or bgr": source.channels in ("rgb", "bgr"),
+        f"input.interpolation: expected one of {', '.join(INTERPOLATIONS)}": source.interpolation in INTERPOLATIONS,
+        "input.divide: expected a number above 0": _numbers((source.divide,), 1) and source.divide > 0,
+        "input.mean: expected three numbers": _numbers(source.mean, 3),
+        "input.std: expected three numbers above 0": _numbers(source.std, 3) and min(source.std) > 0,
+        f"output.layout: expected one of {', '.join(LAYOUTS)}": output.layout in LAYOUTS,
+        "output: picodet-heads needs strides and reg_max": output.layout != "picodet-heads"
+        or (output.strides and _numbers(output.strides, len(output.strides), whole=True) and output.reg_max > 0),
+        "nms: needed for this layout": nms is not None or output.layout == "rows",
+        "nms: expected score_threshold and iou in 0..1, top_k and keep above 0": nms is None
+        or (
+            _numbers((nms.score_threshold, nms.iou, nms.top_k, nms.keep), 4)
+            and 0 <= nms.score_threshold < 1
+            and 0 < nms.iou <= 1
+            and min(nms.top_k, nms.keep) > 0
+        ),
+        "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
+    }
+    for message, holds in rules.items():
+        if not holds:
+            raise ValueError(message)
+
+
+def _texts(values: Any) -> bool:
+    texts = isinstance(values, tuple) and all(isinstance(value, str) and value for value in values)
+    return texts and len(values) == len(set(values)) > 0
+
+
+def _numbers(values: Any, count: int, whole: bool = False) -> bool:
+    kinds = int if whole else int | float
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+    )

@@ -1,0 +1,169 @@
+"""GeoJSON to the letter of RFC 7946: WGS 84, counter-clockwise rings, 7 decimals, bbox, split at the antimeridian.
+
+Written here rather than by GDAL, which takes boxes wider than 180 degrees for narrow ones, and gives features on both
+sides of the antimeridian a bbox around the whole Earth unless one of them crosses it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicedet.errors import NotGeoreferenced, UntransformableCRS
+from slicedet.outputs.table import Column, counter_clockwise, nan_to_none, table
+
+if TYPE_CHECKING:
+    from slicedet.prediction import Prediction
+    from slicedet.raster.georeference import Georeference
+
+Array = NDArray[np.float64]
+Ring = list[list[float]]
+
+DECIMALS = 7
+"""About a centimetre on the ground; RFC 7946 advises no more than this."""
+
+_STEPS = 16
+"""Points per side by which boxes far across longitudes are followed, so that neighbouring points are close together."""
+
+
+def write(prediction: Prediction, path: Path) -> None:
+    """Writes the detections as a FeatureCollection, one feature a line.
+
+    Raises NotGeoreferenced or UntransformableCRS where they, or single boxes, have no longitude and latitude.
+    """
+    scene, boxes = prediction.scene, prediction.detections.boxes
+    if scene.georeference is None:
+        raise NotGeoreferenced(f"{scene.source}: has no georeference")
+    corners = scene.georeference.corners(boxes)
+    lonlat = scene.georeference.to_lonlat(corners)
+    lost = np.count_nonzero(~np.isfinite(lonlat).all(axis=(1, 2)))
+    if lost:
+        raise UntransformableCRS(
+            f"{scene.source}: {lost} of {len(boxes)} boxes have no longitude and latitude, which .geojson needs; "
+            "write .gpkg, .fgb or .parquet instead"
+        )
+    shapes = _shapes(scene.georeference, corners, lonlat)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write('{"type":"FeatureCollection",')
+        if len(boxes):
+            file.write(f'"bbox":{_numbers(_collection_bbox(shapes.spans))},')
+        file.write('"features":[')
+        for i, feature in enumerate(_features(prediction, shapes)):
+            file.write((",\n" if i else "\n") + feature)
+        file.write("\n]}\n")
+
+
+class _Shapes(NamedTuple):
+    """Boxes as rings of longitude and latitude, one ring or several a box, not closed; spans [N, 4] are west, south,
+    east and north, where east is beyond 180 if a box crosses the antimeridian."""
+
+    rings: list[list[Ring]]
+    spans: Array
+
+
+def _shapes(georeference: Georeference, corners: Array, lonlat: Array) -> _Shapes:
+    """Shapes of boxes from their corners, in the CRS and in longitude and latitude, both [N, 4, 2]."""
+    lonlat = np.round(lonlat, DECIMALS) + 0.0
+    rings = [[ring] for ring in counter_clockwise(lonlat).tolist()]
+    spans = np.concatenate([lonlat.min(axis=1), lonlat.max(axis=1)], axis=1)
+    jumps = np.abs(np.diff(lonlat[..., 0], axis=1, append=lonlat[:, :1, 0])).max(axis=1)
+    special = np.flatnonzero((jumps >= 90) | (spans[:, 0] < -180) | (spans[:, 2] > 180))
+    for i, outline in zip(special, _outlines(georeference, corners[special]), strict=True):
+        rings[i] = _split(outline)
+        spans[i] = [*outline.min(axis=0), *outline.max(axis=0)]
+    return _Shapes(rings, spans)
+
+
+def _outlines(georeference: Georeference, corners: Array) -> Iterator[Array]:
+    """Each box as a ring [K, 2] whose longitudes run on past 180 rather than jump, the westernmost in -180..180.
+
+    A box around a pole runs once around the Earth and back along the pole.
+    """
+    part = np.linspace(0, 1, _STEPS, endpoint=False)[:, None]
+    sides = corners[:, :, None] * (1 - part) + np.roll(corners, -1, axis=1)[:, :, None] * part
+    followed = georeference.to_lonlat(sides.reshape(-1, 4 * _STEPS, 2))
+    followed = np.concatenate([followed, followed[:, :1]], axis=1)
+    followed[..., 0] = np.unwrap(followed[..., 0], period=360, axis=1)
+    for ring in followed:
+        if abs(ring[-1, 0] - ring[0, 0]) > 180:
+            pole = np.copysign(90, ring[:, 1].mean())
+            outline = np.vstack([ring, [[ring[-1, 0], pole], [ring[0, 0], pole]]])
+        else:
+            outline = ring[:-1:_STEPS]
+        outline = np.round(outline, DECIMALS)
+        outline[:, 0] -= 360 * np.floor((outline[:, 0].min() + 180) / 360)
+        yield counter_clockwise(np.round(outline, DECIMALS)[None])[0] + 0.0
+
+
+def _split(outline: Array) -> list[Ring]:
+    """A ring cut where it passes 180 degrees, each part within -180..180."""
+    import shapely
+
+    if outline[:, 0].max() <= 180:
+        return [outline.tolist()]
+    rings = []
+    for shift in (0, 360):
+        half = shapely.intersection(shapely.polygons(outline), shapely.box(-180 + shift, -90, 180 + shift, 90))
+        for part in shapely.get_parts(half):
+            if part.area > 0:
+                ring = np.round(shapely.get_coordinates(part)[:-1] - [shift, 0], DECIMALS)
+                rings.append((counter_clockwise(ring[None])[0] + 0.0).tolist())
+    return rings
+
+
+def _collection_bbox(spans: Array) -> list[float]:
+    """The smallest bbox around spans [N, 4]; west is greater than east where it crosses the antimeridian."""
+    west, south, east, north = spans.T
+    beyond = east > 180
+    starts = np.concatenate([west, np.full(beyond.sum(), -180.0)])
+    ends = np.concatenate([np.minimum(east, 180), east[beyond] - 360])
+    order = np.argsort(starts)
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    gaps = starts[1:] - ends[:-1]
+    low, high = float(south.min()), float(north.max())
+    if len(gaps) and gaps.max() > starts[0] + 360 - ends[-1]:
+        widest = int(gaps.argmax())
+        return [float(starts[widest + 1]), low, float(ends[widest]), high]
+    return [float(starts[0]), low, float(ends[-1]), high]
+
+
+def _feature_bbox(west: float, south: float, east: float, north: float) -> list[float]:
+    if east - west >= 360:
+        return [-180.0, south, 180.0, north]
+    return [west, south, east if east <= 180 else round(east - 360, DECIMALS), north]
+
+
+def _features(prediction: Prediction, shapes: _Shapes) -> Iterator[str]:
+    columns = table(prediction)
+    properties = zip(*(_members(name, column) for name, column in columns.items()), strict=True)
+    identifiers = columns["id"].tolist()
+    for number, rings, span, members in zip(identifiers, shapes.rings, shapes.spans.tolist(), properties, strict=True):
+        yield (
+            f'{{"type":"Feature","id":{number},"bbox":{_numbers(_feature_bbox(*span))},'
+            f'"properties":{{{",".join(members)}}},"geometry":{_geometry(rings)}}}'
+        )
+
+
+def _members(name: str, column: Column) -> Iterator[str]:
+    """The column as members of JSON objects."""
+    key = json.dumps(name)
+    if column.dtype == object:
+        texts = {value: json.dumps(value, ensure_ascii=False) for value in set(column)}
+        return (f"{key}:{texts[value]}" for value in column)
+    return (f"{key}:{'null' if value is None else value!r}" for value in nan_to_none(column))
+
+
+def _geometry(rings: list[Ring]) -> str:
+    closed = [f"[{','.join(map(_numbers, [*ring, ring[0]]))}]" for ring in rings]
+    if len(closed) == 1:
+        return f'{{"type":"Polygon","coordinates":[{closed[0]}]}}'
+    return f'{{"type":"MultiPolygon","coordinates":[{",".join(f"[{ring}]" for ring in closed)}]}}'
+
+
+def _numbers(values: list[float]) -> str:
+    return f"[{','.join(map(repr, values))}]"

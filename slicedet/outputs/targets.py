@@ -1,0 +1,77 @@
+"""Targets: from what a user names (files, folders, formats) to the files of each image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slicedet.errors import InvalidSetting
+from slicedet.outputs import check, default_format, default_name, format_of, save
+from slicedet.outputs.files import check_target
+from slicedet.outputs.provenance import save_provenance
+
+if TYPE_CHECKING:
+    from slicedet.prediction import Prediction
+    from slicedet.raster.scene import Scene
+
+
+class Targets:
+    """Where results go.
+
+    paths: files, whose suffix is the format, and at most one folder, which receives `<stem>.<format>` in the `formats`
+    named; by default the current folder, and GeoJSON, or COCO JSON where there is no longitude and latitude.
+    images: how many images there are; files can be named for one only.
+    Raises InvalidSetting for an unknown format or suffix, and for names that do not fit together.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path] = (), formats: Sequence[str] = (), overwrite: bool = False, images: int = 1
+    ) -> None:
+        folders = [path for path in paths if Path(path).is_dir() or str(path).endswith(("/", os.sep))]
+        if len(folders) > 1:
+            raise InvalidSetting(f"{len(folders)} folders named for results; one is enough")
+        self.files = [Path(path) for path in paths if path not in folders]
+        self.folder = Path(folders[0]) if folders else None if self.files and not formats else Path()
+        self.formats = [name for names in formats for name in names.split(",")]
+        self.overwrite = overwrite
+        for file in self.files:
+            format_of(file)
+        for name in self.formats:
+            default_name("image", name)
+        if images > 1 and self.files:
+            raise InvalidSetting(
+                f"{self.files[0]}: a file can hold one image's results; name a folder for {images} images"
+            )
+        self._taken: dict[Path, str] = {}
+
+    def of(self, scene: Scene, stem: str | None = None) -> list[Path]:
+        """The files for a scene, checked before anything is computed: see `slicedet.outputs.check` for what may be raised.
+
+        stem: of their names; by default that of the scene.
+        """
+        paths = list(self.files)
+        if self.folder is not None:
+            names = self.formats or [default_format(scene)]
+            paths += [self.folder / default_name(stem or scene.stem, name) for name in names]
+        for path in paths:
+            if self._taken.setdefault(path, scene.source) != scene.source:
+                raise InvalidSetting(
+                    f"{path}: the results of {self._taken[path]} and {scene.source} would share this name"
+                )
+            check(scene, path, self.overwrite)
+        check_target(_record(paths[0]), self.overwrite)
+        return paths
+
+    def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
+        """Writes a prediction to all its files, and the record of its run beside the first; returns all files written."""
+        written = [file for path in paths for file in save(prediction, path, self.overwrite)]
+        record = save_provenance(prediction.run, _record(paths[0]), self.overwrite)
+        return list(dict.fromkeys([*written, record]))
+
+
+def _record(path: Path) -> Path:
+    """`big.run.json` for `big.geojson`."""
+    stem = path.name.removesuffix(".coco.json") if path.name.endswith(".coco.json") else path.stem
+    return path.with_name(f"{stem.removesuffix('.overlay')}.run.json")

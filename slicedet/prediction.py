@@ -1,0 +1,43 @@
+"""Prediction: what was found in one scene, with all that is needed to write it down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slicedet import outputs
+from slicedet.detections import Detections
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+    from slicedet.raster.scene import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Detections of one scene.
+
+    detections: boxes in pixels of the scene's native frame, best score first. categories: names that category ids
+    index.
+    scene: where they were found. model: name of the detector. run: record of the run, ready for JSON.
+    """
+
+    detections: Detections
+    categories: tuple[str, ...]
+    scene: Scene
+    model: str
+    run: dict[str, Any]
+
+    def save(self, path: str | Path, overwrite: bool = False) -> list[Path]:
+        """Writes the detections in the format of the suffix, whole or not at all, and returns the files written.
+
+        Raises InvalidSetting for an unknown suffix, NotGeoreferenced where the format needs a place on the ground,
+        OutputError where the file is there already (unless `overwrite`) or cannot be written.
+        """
+        return outputs.save(self, path, overwrite=overwrite)
+
+    def to_geopandas(self) -> GeoDataFrame:
+        """The detections as polygons with their properties, in the CRS of the scene."""
+        return outputs.to_geopandas(self)

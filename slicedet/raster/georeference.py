@@ -1,0 +1,116 @@
+"""Where pixels lie on the ground: corners, longitude and latitude, metres and square metres of boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from slicedet.errors import NotGeoreferenced, UntransformableCRS
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
+    from rasterio.crs import CRS
+
+Array = NDArray[np.float64]
+
+_FLATTENING = 1 / 298.257223563
+_SEMI_MAJOR = 6378137.0
+_ECCENTRICITY = float(np.sqrt(_FLATTENING * (2 - _FLATTENING)))
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """An affine transform from pixel edges (column, row) to the coordinates of a CRS; rotation and south-up allowed.
+
+    `crs` is None where the file has map coordinates but does not say in which system.
+    """
+
+    transform: Affine
+    crs: CRS | None
+
+    def corners(self, boxes: NDArray[np.floating]) -> Array:
+        """The four corners of each box [N, 4] in CRS coordinates, float64 [N, 4, 2].
+
+        In pixel terms they run (x1, y1), (x2, y1), (x2, y2), (x1, y2).
+        """
+        corners = np.asarray(boxes, np.float64).reshape(-1, 4)[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+        return self.from_pixels(corners)
+
+    def from_pixels(self, points: Array) -> Array:
+        """CRS coordinates of points (column, row), float64 [..., 2]."""
+        a, b, c, d, e, f = self.transform[:6]
+        x, y = points[..., 0], points[..., 1]
+        return np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
+
+    def to_lonlat(self, points: Array) -> Array:
+        """WGS 84 longitude and latitude in degrees of CRS coordinates, float64 [..., 2].
+
+        Raises NotGeoreferenced without a CRS, UntransformableCRS where none of PROJ's operations leads there.
+        """
+        points = np.asarray(points, np.float64)
+        lon, lat = self._to_wgs84.transform(points[..., 0], points[..., 1])
+        return np.stack([lon, lat], axis=-1)
+
+    def sizes_m(self, boxes: NDArray[np.floating]) -> tuple[Array, Array]:
+        """Width and height of each box [N, 4] in metres on the ground: geodesics between the middles of its sides."""
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        x1, y1, x2, y2 = boxes.T
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        return self._distance(np.stack([x1, y], -1), np.stack([x2, y], -1)), self._distance(
+            np.stack([x, y1], -1), np.stack([x, y2], -1)
+        )
+
+    def areas_m2(self, boxes: NDArray[np.floating]) -> Array:
+        """Area of each box [N, 4] on the WGS 84 ellipsoid in square metres.
+
+        The shoelace formula over longitude and the authalic height of the latitude (Snyder, Map Projections: A Working
+        Manual, 1987, eq. 3-12), a plane in which areas are those of the ellipsoid.
+        """
+        lonlat = np.radians(self.to_lonlat(self.corners(boxes)))
+        sine = np.sin(lonlat[..., 1])
+        height = (1 - _ECCENTRICITY**2) * (
+            sine / (1 - (_ECCENTRICITY * sine) ** 2) + np.arctanh(_ECCENTRICITY * sine) / _ECCENTRICITY
+        )
+        # Differences to the first corner keep the precision of small boxes, and close the gap at the antimeridian.
+        x = (lonlat[..., 0] - lonlat[:, :1, 0] + np.pi) % (2 * np.pi) - np.pi
+        z = height - height[:, :1]
+        twice = np.sum(x * np.roll(z, -1, axis=1) - np.roll(x, -1, axis=1) * z, axis=1)
+        return _SEMI_MAJOR**2 / 2 * np.abs(twice) / 2
+
+    def pixel_size_m(self, column: float, row: float) -> tuple[float, float]:
+        """Width and height on the ground, in metres, of the pixel around the point (column, row)."""
+        half = 0.5
+        width, height = self.sizes_m(np.array([[column - half, row - half, column + half, row + half]]))
+        return float(width[0]), float(height[0])
+
+    def _distance(self, start: Array, stop: Array) -> Array:
+        from pyproj import Geod
+
+        a, b = self.to_lonlat(self.from_pixels(start)), self.to_lonlat(self.from_pixels(stop))
+        return np.asarray(Geod(ellps="WGS84").inv(a[:, 0], a[:, 1], b[:, 0], b[:, 1])[2], np.float64)
+
+    @cached_property
+    def _to_wgs84(self) -> Transformer:
+        return transformer(self.crs, "EPSG:4326")
+
+
+def transformer(source: Any, target: Any) -> Transformer:
+    """The transformation between two CRSs, x before y. Raises NotGeoreferenced or UntransformableCRS in one line."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    def system(crs: Any) -> CRS:
+        return CRS.from_user_input(crs.to_wkt() if hasattr(crs, "to_wkt") else crs)
+
+    if source is None or target is None:
+        raise NotGeoreferenced("its coordinates are of no known coordinate reference system")
+    try:
+        return Transformer.from_crs(system(source), system(target), always_xy=True)
+    except ProjError as error:
+        name = getattr(source, "name", None) or str(source).split(",")[0].split("[")[-1].strip('"')
+        raise UntransformableCRS(f"its coordinate reference system {name!r} has no way to {target}") from error

@@ -1,0 +1,380 @@
+"""Scene: opens any raster, photo or array, reads windows of it as uint8 RGB, and knows where they lie."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+
+from slicedet.errors import EmptyImage, InvalidBands, UnreadableImage, UnreadableWindow
+from slicedet.raster import bands as band_choice
+from slicedet.raster import stretch as stretching
+from slicedet.raster.georeference import Georeference
+from slicedet.raster.orientation import Orientation, Window, exif_value
+from slicedet.tiling import TileGrid
+
+CACHE_BYTES = 256 << 20
+"""Decoded blocks GDAL may keep. Its own default, 5 % of the machine's memory, would make memory depend on the
+machine."""
+
+SAMPLE_EDGE = 1024
+"""Longer side in pixels of the decimated read from which a stretch is measured."""
+
+_Result = TypeVar("_Result")
+
+
+class Scene:
+    """An image that need not fit into memory, as uint8 RGB windows in one pixel frame.
+
+    source: path, URL or GDAL name (str or Path), or an array [H, W] or [H, W, bands] of any real type.
+    bands: band numbers from 1, three (red, green, blue) or one (grey); by default RGB by colour interpretation, else
+    1-2-3.
+    stretch: "percentile:2,98", "minmax", "LO,HI" or "none"; by default none for uint8 and percentile:2,98 for other
+    types.
+
+    The frame has EXIF orientation applied, and is that of the warped view where the file has ground control points.
+    Each thread reads through a handle of its own; leaving the `with` block closes them all, reading again reopens.
+
+    Raises UnreadableImage, InvalidBands or InvalidSetting when it is made, UnreadableWindow when a block cannot be
+    decoded.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | NDArray[np.generic],
+        *,
+        bands: Sequence[int] | None = None,
+        stretch: str | None = None,
+    ) -> None:
+        self._array = source if isinstance(source, np.ndarray) else None
+        self.source = "array" if self._array is not None else str(source)
+        self._rule = None if stretch is None else stretching.parse(stretch)
+        self._handles: dict[int, Any] = {}
+        self._lock = threading.RLock()
+        if self._array is None:
+            _check_local(self.source)
+            self._gdal_name = self.source
+        else:
+            # Kept, since GDAL reads the array where it lies.
+            self._array, self._gdal_name = _in_memory_name(self._array)
+        with self._reading() as dataset:
+            self.driver: str = "array" if self._array is not None else dataset.driver
+            self._bands = band_choice.choose(dataset, bands, self.source)
+            self.band_count: int = dataset.count
+            self.dtype: str = dataset.dtypes[self._bands.numbers[0] - 1]
+            warped = isinstance(dataset, WarpedVRT)
+            self.exif_orientation = (
+                1 if warped else exif_value(dataset, None if is_remote(self.source) else self.source)
+            )
+            self._orientation = Orientation.from_exif(self.exif_orientation)
+            self._stored_size = (dataset.width, dataset.height)
+            self.width, self.height = self._orientation.shown_size(dataset.width, dataset.height)
+            self.mask = _mask_kind(dataset)
+            self.georeference = None
+            # GDAL's MEM driver makes up a transform for arrays.
+            if self._array is None and dataset.transform != rasterio.Affine.identity():
+                to_stored = self._orientation.to_stored(self.width, self.height)
+                self.georeference = Georeference(dataset.transform @ to_stored, dataset.crs)
+            self.from_gcps = warped
+            self.overviews: list[int] = dataset.overviews(self._bands.numbers[0])
+
+    @property
+    def name(self) -> str:
+        """File name, for people and tables."""
+        return self.source.rstrip("/").rsplit("/", 1)[-1].split("?")[0] if self._array is None else self.source
+
+    @property
+    def stem(self) -> str:
+        """File name without its suffix, from which the names of outputs are made."""
+        return Path(self.name).stem
+
+    @property
+    def band_numbers(self) -> tuple[int, ...]:
+        """Bands shown, from 1: three for red, green, blue, or one for grey."""
+        return self._bands.numbers
+
+    @property
+    def has_palette(self) -> bool:
+        """Whether pixel values are indices into a palette, which is expanded on reading."""
+        return self._bands.palette is not None
+
+    @cached_property
+    def pixel_size_m(self) -> tuple[float, float] | None:
+        """Width and height in metres on the ground of the pixel in the middle; None where the CRS does not tell."""
+        if self.georeference is None or self.georeference.crs is None:
+            return None
+        size = self.georeference.pixel_size_m(self.width / 2, self.height / 2)
+        return size if np.isfinite(size).all() and min(size) > 0 else None
+
+    @property
+    def stretch(self) -> stretching.Stretch | None:
+        """What turns pixels into uint8, measured on first use; None where they are taken as they are.
+
+        Raises EmptyImage where there is no valid pixel to measure.
+        """
+        with self._lock:
+            return self._measured_stretch
+
+    @cached_property
+    def _measured_stretch(self) -> stretching.Stretch | None:
+        rule = self._rule or ("none" if self.dtype == "uint8" else stretching.DEFAULT)
+        if self.has_palette or (rule == "none" and self.dtype == "uint8"):
+            return None
+        return stretching.given(rule, len(self._bands)) or stretching.measure(rule, self._sample())
+
+    def _sample(self) -> NDArray[np.generic]:
+        """Valid pixels [channels, n > 0] from all over the image. Raises EmptyImage where there are none."""
+        width, height = self._stored_size
+        shrink = max(1.0, max(width, height) / SAMPLE_EDGE)
+        pieces = TileGrid(width, height, SAMPLE_EDGE, SAMPLE_EDGE, 0, 0)
+        trouble: UnreadableWindow | None = None
+        # One decimated read does, save where it meets a broken block, or steps over the few pixels that are valid.
+        for windows, step in (([(0, 0, width, height)], shrink), (pieces, shrink), (pieces, 1.0)):
+            parts: list[NDArray[np.generic]] = []
+            for window in windows:
+                size = tuple(max(1, round(edge / step)) for edge in window[2:])
+                try:
+                    pixels, valid = self._read_stored(window, size, Resampling.nearest)
+                except UnreadableWindow as error:
+                    trouble = error
+                    continue
+                parts.append(pixels.reshape(len(pixels), -1) if valid is None else pixels[:, valid])
+                if sum(part.shape[1] for part in parts) >= SAMPLE_EDGE**2:
+                    break
+            if any(part.size for part in parts):
+                return np.concatenate(parts, axis=1)
+        raise trouble or EmptyImage(f"{self.source}: every pixel is nodata, there is nothing to detect")
+
+    def read(self, window: Window, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Pixels of a window as uint8 RGB [h, w, 3]. As `read_masked`, without the mask."""
+        return self.read_masked(window, size)[0]
+
+    def valid(self, window: Window, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
+        """Where a window has data, bool [h, w]; None means everywhere. As `read_masked`, without the pixels."""
+        return self.read_masked(window, size)[1]
+
+    def read_masked(
+        self, window: Window, size: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Pixels uint8 RGB [h, w, 3], and where they are data, bool [h, w] (None: everywhere).
+
+        window: column, row, width and height in pixels of the frame, inside it.
+        size: width and height of the result; by default those of the window, which then must be whole numbers.
+        Raises UnreadableWindow where a block cannot be decoded.
+        """
+        stretch = self.stretch
+        out = (round(window[2]), round(window[3])) if size is None else size
+        shrink = max(window[2] / out[0], window[3] / out[1])
+        resampling = Resampling.average if shrink > 2 else Resampling.cubic
+        if self.has_palette or (out == (window[2], window[3])):
+            resampling = Resampling.nearest
+        pixels, valid = self._read_stored(
+            self._orientation.stored_window(window, self.width, self.height),
+            self._orientation.shown_size(*out),
+            resampling,
+        )
+        rgb = pixels if stretch is None else stretch.apply(pixels)
+        rgb = np.broadcast_to(rgb, (3, *rgb.shape[1:])) if len(rgb) == 1 else rgb
+        shown = np.ascontiguousarray(np.moveaxis(self._orientation.apply(rgb), 0, -1)).astype(np.uint8, copy=False)
+        return shown, None if valid is None else np.ascontiguousarray(self._orientation.apply(valid)).astype(bool)
+
+    def _read_stored(
+        self, window: Window, size: tuple[int, ...], resampling: Resampling
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
+        """Pixels [channels, h, w] of a window of the stored image, palettes expanded, and where they are data."""
+        place = RasterWindow(*window)
+        shape = (size[1], size[0])
+        with self._reading(place) as dataset:
+            pixels = dataset.read(
+                list(self._bands.numbers), window=place, out_shape=(len(self._bands), *shape), resampling=resampling
+            )
+            valid = None
+            if self.mask != "none":
+                valid = dataset.dataset_mask(window=place, out_shape=shape, resampling=Resampling.nearest) > 0
+        if self._bands.palette is not None:
+            rgba = self._bands.palette[pixels[0]]
+            pixels = np.moveaxis(rgba[..., :3], -1, 0)
+            opaque = rgba[..., 3] > 0
+            valid = opaque if valid is None else valid & opaque
+        elif pixels.dtype.kind == "f":
+            finite = np.isfinite(pixels).all(axis=0)
+            valid = finite if valid is None else valid & finite
+        return pixels, None if valid is None or valid.all() else valid
+
+    @contextmanager
+    def _reading(self, window: RasterWindow | None = None) -> Iterator[Any]:
+        """This thread's handle inside a GDAL environment, with GDAL's errors told as slicedet's."""
+        with rasterio.Env(**_gdal_options(self.source, self._array is not None)):
+            dataset = self._handle()
+            try:
+                yield dataset
+            except RasterioError as error:
+                if window is None:
+                    raise UnreadableImage(f"{self.source}: {_reason(error)}") from error
+                raise UnreadableWindow(f"{self.source}: {_failed_block(dataset, window, error)}") from error
+
+    def _handle(self) -> Any:
+        thread = threading.get_ident()
+        with self._lock:
+            if thread not in self._handles:
+                self._handles[thread] = self._open()
+            return self._handles[thread]
+
+    def _open(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            try:
+                dataset = rasterio.open(self._gdal_name)
+            except RasterioIOError as error:
+                raise UnreadableImage(f"{self.source}: {_open_failure(self.source, error)}") from error
+            points, crs = dataset.gcps
+            if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
+                palette = dataset.colorinterp[0].name == "palette"
+                resampling = Resampling.nearest if palette else Resampling.bilinear
+                return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=_mask_kind(dataset) == "none")
+            return dataset
+
+    def close(self) -> None:
+        """Closes all handles; reading again opens new ones."""
+        with self._lock:
+            for handle in self._handles.values():
+                handle.close()
+                if isinstance(handle, WarpedVRT):
+                    handle.src_dataset.close()
+            self._handles.clear()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Scene({self.source!r}, {self.width} x {self.height})"
+
+
+def _mask_kind(dataset: Any) -> str:
+    """How a dataset tells where it has data: "alpha", "mask" (a band or file of its own), "nodata" (a value) or
+    "none"."""
+    flags = {flag for band in dataset.mask_flag_enums for flag in band} - {MaskFlags.all_valid}
+    for kind, flag in (("alpha", MaskFlags.alpha), ("mask", MaskFlags.per_dataset), ("nodata", MaskFlags.nodata)):
+        if flag in flags:
+            return kind
+    return "none"
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is a URL or a GDAL virtual path rather than a local file."""
+    return "://" in source or source.startswith("/vsi")
+
+
+def _check_local(source: str) -> None:
+    path = Path(source)
+    if is_remote(source) or (":" in source and not path.exists()):
+        return  # GDAL names such as NETCDF:file.nc:variable are for GDAL to judge.
+    if not path.exists():
+        raise UnreadableImage(f"{source}: no such file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise UnreadableImage(f"{source}: empty file (0 bytes)")
+    if not os.access(path, os.R_OK):
+        raise UnreadableImage(f"{source}: no permission to read it")
+
+
+def _open_failure(source: str, error: Exception) -> str:
+    if Path(source).is_dir():
+        return "a folder, not an image; use slicedet batch for folders"
+    if is_remote(source):
+        return f"cannot be opened ({_reason(error)})"
+    return "not an image that GDAL can read"
+
+
+def _gdal_options(source: str, in_memory: bool) -> dict[str, Any]:
+    """GDAL settings for a source; what the user set in the environment stays."""
+    options: dict[str, Any] = {"GDAL_CACHEMAX": CACHE_BYTES}
+    if in_memory:
+        options["GDAL_MEM_ENABLE_OPEN"] = "YES"
+    if is_remote(source):
+        # Listing a bucket's folder to look for side files costs more than all the tiles of an image.
+        options |= {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+            "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+            "GDAL_HTTP_MAX_RETRY": "3",
+            "GDAL_HTTP_RETRY_DELAY": "1",
+            "GDAL_HTTP_CONNECTTIMEOUT": "20",
+            "VSI_CACHE": "TRUE",
+        }
+    return {name: value for name, value in options.items() if name not in os.environ}
+
+
+def _in_memory_name(array: NDArray[np.generic]) -> tuple[NDArray[np.generic], str]:
+    """The array with positive strides, and the name under which GDAL's MEM driver reads it in place."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise UnreadableImage(f"array of shape {list(array.shape)}: expected [height, width] or [height, width, bands]")
+    if array.dtype.name not in _GDAL_TYPES:
+        raise InvalidBands(f"array of type {array.dtype}: expected one of {', '.join(_GDAL_TYPES)}")
+    array = array[..., None] if array.ndim == 2 else array
+    if min(array.strides) < 0 or not array.dtype.isnative:
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    (height, width, count), (line, pixel, band) = array.shape, array.strides
+    return array, (
+        f"MEM:::DATAPOINTER={array.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS={count},"
+        f"DATATYPE={_GDAL_TYPES[array.dtype.name]},PIXELOFFSET={pixel},LINEOFFSET={line},BANDOFFSET={band}"
+    )
+
+
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+def _reason(error: BaseException) -> str:
+    """GDAL's own words for a failure, without the file's name and rasterio's wrapping."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    words = " ".join(str(getattr(cause, "errmsg", None) or cause).split())
+    return words.split(" (this error can be turned")[0]
+
+
+def _failed_block(dataset: Any, window: RasterWindow, error: BaseException) -> str:
+    """Which block under a window cannot be decoded, and why."""
+    height, width = dataset.block_shapes[0]
+    rows = range(int(window.row_off) // height, int(np.ceil(window.row_off + window.height) - 1) // height + 1)
+    columns = range(int(window.col_off) // width, int(np.ceil(window.col_off + window.width) - 1) // width + 1)
+    for row in rows:
+        for column in columns:
+            x, y = column * width, row * height
+            block = RasterWindow(x, y, min(width, dataset.width - x), min(height, dataset.height - y))
+            if _fails(lambda block=block: dataset.read(window=block)):  # type: ignore[misc]
+                return (
+                    f"the block at columns {x} to {x + block.width - 1}, rows {y} to {y + block.height - 1} "
+                    f"cannot be decoded ({_reason(error)})"
+                )
+    return f"columns {int(window.col_off)}.., rows {int(window.row_off)}.. cannot be read ({_reason(error)})"
+
+
+def _fails(read: Callable[[], _Result]) -> bool:
+    try:
+        read()
+    except RasterioError:
+        return True
+    return False

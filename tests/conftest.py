@@ -1,0 +1,56 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+_PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real weights, photos and rasters beside the project; without it, tests that need it are skipped."""
+    folder = Path(os.environ.get("SLICEDET_SHARED", _PROJECT.parent / "shared"))
+    if not (folder / "models").is_dir():
+        pytest.skip("needs the shared folder of weights and rasters beside the project (or SLICEDET_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a raster with rasterio: raster("name.tif", pixels [H, W] or [bands, H, W], colors=, mask=, **profile)."""
+
+    def write(
+        name: str,
+        pixels: np.ndarray,
+        colors: list[Any] | None = None,
+        palette: dict[int, tuple[int, ...]] | None = None,
+        mask: np.ndarray | None = None,
+        **profile: Any,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bands = pixels[None] if pixels.ndim == 2 else pixels
+        shape = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype.name}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", **{"driver": "GTiff", **shape, **profile}) as dataset:
+                if colors is not None:
+                    dataset.colorinterp = colors
+                if palette is not None:
+                    dataset.write_colormap(1, palette)
+                if mask is not None:
+                    dataset.write_mask(mask)
+                dataset.write(bands)
+        return path
+
+    return write

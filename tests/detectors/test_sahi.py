@@ -1,0 +1,117 @@
+"""SAHI on both sides: slicedet's detectors inside SAHI's functions, SAHI's models inside slicedet's pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sahi.predict import get_prediction, get_sliced_prediction
+
+import slicedet
+from slicedet.detectors.sahi import SahiDetector, SlicedetModel
+from slicedet.errors import MissingDependency, MissingWeights, UnknownModel
+
+
+@pytest.fixture(scope="module")
+def photo(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real photo without JPEG's loss, which decoders do not agree upon."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    with Image.open(shared / "data" / "aerial_vehicles" / "images" / "DJI_0005-0018.jpg") as image:
+        image.crop((0, 0, 1300, 900)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(shared: Path) -> Path:
+    return shared / "models" / "picodet_s_416_coco.onnx"
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> SlicedetModel:
+    return SlicedetModel(
+        model_path="picodet_s_416_coco", confidence_threshold=0.3, options={"weights": weights}, device="cpu"
+    )
+
+
+def rows(boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
+    table = np.column_stack([category_ids, scores, boxes]).astype(float)
+    return table[np.lexsort((table[:, 2], table[:, 1]))]
+
+
+def test_sahi_slices_around_a_slicedet_detector_as_slicedet_does(
+    photo: Path, weights: Path, model: SlicedetModel
+) -> None:
+    theirs = get_sliced_prediction(
+        str(photo),
+        model,
+        slice_height=416,
+        slice_width=416,
+        overlap_height_ratio=0.25,
+        overlap_width_ratio=0.25,
+        perform_standard_pred=False,
+        postprocess_type="NMS",
+        postprocess_match_metric="IOS",
+        verbose=0,
+    ).object_prediction_list
+    detector = slicedet.load_detector("picodet_s_416_coco", weights, threshold=0.3)
+    ours = slicedet.predict(photo, detector, merge=slicedet.MergeRule("nms", "ios")).detections
+    assert len(ours) > 5
+    expected = rows(
+        np.array([item.bbox.to_xyxy() for item in theirs]),
+        np.array([item.score.value for item in theirs]),
+        np.array([item.category.id for item in theirs]),
+    )
+    np.testing.assert_allclose(rows(ours.boxes, ours.scores, ours.category_ids), expected, atol=1e-3)
+
+
+def test_one_image_through_sahi_is_one_call_of_the_detector(photo: Path, model: SlicedetModel) -> None:
+    result = get_prediction(str(photo), model)
+    with Image.open(photo) as image:
+        (found,) = model.model.detect([np.asarray(image.convert("RGB"))])
+    scores = [item.score.value for item in result.object_prediction_list]
+    np.testing.assert_allclose(sorted(scores), np.sort(found.scores), rtol=1e-6)
+    assert {item.category.name for item in result.object_prediction_list} <= set(model.category_names)
+
+
+def test_a_sahi_model_is_a_detector(photo: Path, weights: Path, model: SlicedetModel) -> None:
+    detector = SahiDetector(model, "wrapped")
+    assert isinstance(detector, slicedet.Detector)
+    assert detector.input_size == 416
+    assert detector.categories[2] == "car"
+    inner = slicedet.load_detector("picodet_s_416_coco", weights, threshold=0.3)
+    ours, theirs = (slicedet.predict(photo, d).detections for d in (inner, detector))
+    assert len(ours) == len(theirs) > 5
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+
+
+def test_category_ids_with_gaps_become_indices(model: SlicedetModel, photo: Path) -> None:
+    detector = SahiDetector(model)
+    tile = slicedet.Scene(photo).read((0, 0, 416, 416))
+    (before,) = detector.detect([tile])
+    gaps = SlicedetModel(model=model.model, confidence_threshold=0.3, device="cpu")
+    gaps.category_mapping = {str(index * 3 + 1): name for index, name in enumerate(model.model.categories)}
+    convert = gaps._create_object_prediction_list_from_original_predictions
+
+    def with_gaps(**arguments: object) -> None:
+        convert(**arguments)
+        for item in gaps.object_prediction_list:
+            item.category.__dict__["id"] = item.category.id * 3 + 1
+
+    gaps._create_object_prediction_list_from_original_predictions = with_gaps  # type: ignore[method-assign]
+    (after,) = SahiDetector(gaps).detect([tile])
+    assert len(after) > 0
+    np.testing.assert_array_equal(before.category_ids, after.category_ids)
+
+
+def test_what_sahi_cannot_give_is_said_in_one_line() -> None:
+    with pytest.raises(UnknownModel, match="no model type 'nonsense'"):
+        slicedet.load_detector("sahi:nonsense:x.pt")
+    with pytest.raises(MissingWeights, match=r"nowhere\.pt"):
+        slicedet.load_detector("sahi:ultralytics:nowhere.pt")
+    try:
+        import ultralytics  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingDependency, match="ultralytics"):
+            slicedet.load_detector("sahi:ultralytics")

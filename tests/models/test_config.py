@@ -1,0 +1,93 @@
+"""Model configurations: those that come along, and those of users, complete or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slicedet.errors import InvalidConfig, UnknownModel
+from slicedet.models import catalogue
+
+HEADS = {
+    "categories": ["car", "truck"],
+    "input": {"size": [416, 320], "mean": [0.5, 0.5, 0.5]},
+    "output": {"layout": "picodet-heads", "strides": [8, 16], "reg_max": 7},
+    "nms": {"score_threshold": 0.1, "iou": 0.5, "top_k": 100, "keep": 50},
+}
+
+
+def written(tmp_path: Path, content: object) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_configuration_of_the_catalogue_is_complete(name: str) -> None:
+    config = catalogue.find(name)
+    assert config.name == name
+    assert len(config.categories) == 80
+    assert config.license == "Apache-2.0"
+
+
+def test_a_users_file_gets_the_defaults(tmp_path: Path) -> None:
+    config = catalogue.find(written(tmp_path, {**HEADS, "gsd": 0.1, "weights": "w.onnx"}))
+    assert (config.name, config.gsd, config.weights) == ("mine", 0.1, tmp_path / "w.onnx")
+    assert config.input.size == (416, 320)
+    assert (config.input.divide, config.input.std) == (255.0, (1.0, 1.0, 1.0))
+
+
+def test_categories_may_name_a_list(tmp_path: Path) -> None:
+    assert catalogue.find(written(tmp_path, {**HEADS, "categories": "coco"})).categories[2] == "car"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input": None}, "input is missing|input"),
+        ({"colour": "red"}, "unknown key colour"),
+        ({"input": {"size": [416, 416], "colour": 1}}, "unknown key input.colour"),
+        ({"input": {"size": 416}}, "input.size"),
+        ({"input": {"size": [416, 0]}}, "input.size"),
+        ({"input": {"size": [416, 416], "std": [0, 1, 1]}}, "input.std"),
+        ({"input": {"size": [416, 416], "channels": "hsv"}}, "input.channels"),
+        ({"input": {"size": [416, 416], "interpolation": "sinc"}}, "input.interpolation"),
+        ({"output": {"layout": "boxes"}}, "output.layout"),
+        ({"output": {"layout": "picodet-heads"}}, "needs strides"),
+        ({"output": {"layout": "picodet-heads", "strides": ["a"], "reg_max": 7}}, "needs strides"),
+        ({"nms": None}, "nms: needed"),
+        ({"nms": {"score_threshold": 0.1, "iou": 0.5, "top_k": 100}}, "nms.keep is missing"),
+        ({"nms": {"score_threshold": 0.1, "iou": 1.5, "top_k": 100, "keep": 1}}, "nms: expected"),
+        ({"nms": [1]}, "nms: expected keys"),
+        ({"categories": []}, "categories"),
+        ({"categories": ["car", "car"]}, "categories"),
+        ({"categories": "../../secret"}, "no list"),
+        ({"categories": "unknown"}, "no list"),
+        ({"gsd": -1}, "gsd"),
+        ({"gsd": "fine"}, "gsd"),
+        ({"name": 7}, "name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message) as error:
+        catalogue.find(written(tmp_path, {**HEADS, **change}))
+    assert "mine.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list", "just a text", "{unclosed: [", "!!python/object/apply:os.system ['true']", "\x00"]
+)
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidConfig, match=r"bad\.yaml"):
+        catalogue.find(str(path))
+
+
+@pytest.mark.parametrize("name", ["nonsense", "nowhere.yaml", "../configs/picodet_s_416_coco", ""])
+def test_unknown_models_are_named(name: str) -> None:
+    with pytest.raises(UnknownModel):
+        catalogue.find(name)
