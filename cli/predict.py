@@ -64,7 +64,7 @@ def predict(
         try:
             with scenes.open(image) as scene:
                 paths = targets.of(scene)  # Before inference, which may take hours.
-                detector = detector or choice.load()
+                detector = detector or _loaded(choice, console)
                 with console.progress(scene.name, "tile") as progress:
                     prediction = run(scene, detector, choice.applied_to(settings), progress)
                 written = targets.save(prediction, paths)
@@ -80,6 +80,17 @@ def predict(
         answers.append({"source": image, "outputs": [str(path) for path in written], **record})
     console.answer({"images": answers})
     sys.exit(1 if failed else 0)
+
+
+def _loaded(choice: DetectorChoice, console: Console) -> Any:
+    """The detector; without it there is nothing to do for any image."""
+    from slicedet.errors import SlicedetError
+
+    try:
+        return choice.load()
+    except SlicedetError as error:
+        console.complain(error)
+        sys.exit(1)
 
 
 def _summary(prediction: Any) -> str:

@@ -117,6 +117,8 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
         if progress is not None:
             progress(jobs[-1].number, search.count.total)
     search.require_some_tile()
+    if progress is not None:
+        progress(search.count.total, search.count.total)  # The last tiles may have been left out.
     raw = Detections.concatenate(tiles)
     merged = settings.merge.apply(raw)
     if search.region is not None:

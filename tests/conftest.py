@@ -54,3 +54,19 @@ def raster(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def damage() -> Callable[[Path], None]:
+    """Overwrites the first block of a GeoTIFF so that it cannot be decoded."""
+
+    def overwrite(path: Path) -> None:
+        with rasterio.open(path) as dataset:
+            start, length = (
+                int(dataset.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
+            )
+        with open(path, "rb+") as file:
+            file.seek(start)
+            file.write(b"\xaa" * length)
+
+    return overwrite

@@ -50,7 +50,10 @@ def test_tiles_cover_every_pixel_and_stay_inside(width, height, tile, overlap):
     covered = np.zeros((height, width), bool)
     tiles = list(grid)
     for x, y, w, h in tiles:
-        assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width
+        assert y + h <= height
         assert (w, h) == (min(tile, width), min(tile, height))
         covered[y : y + h, x : x + w] = True
     assert covered.all()
@@ -92,7 +95,9 @@ def test_bad_slice_is_refused(value):
         parse_slice(value)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1, 1.0, 1.5, "1", "-1", "nan", "inf", "", "much", "-10px", "10.5px", "px", 160])
+@pytest.mark.parametrize(
+    "value", [-0.1, 1, 1.0, 1.5, "1", "-1", "nan", "inf", "", "much", "-10px", "10.5px", "px", 160]
+)
 def test_bad_overlap_is_refused(value):
     with pytest.raises(InvalidSetting, match="overlap"):
         parse_overlap(value)

@@ -62,9 +62,12 @@ class OpenVinoEngine:
             results[index] = [request.get_output_tensor(output).data.copy() for output in range(self._outputs)]
 
         self._queue.set_callback(collect)
-        for index, image in enumerate(images):
-            self._queue.start_async({self._image: image[None], **self._fixed}, index)
-        self._queue.wait_all()
+        try:
+            for index, image in enumerate(images):
+                self._queue.start_async({self._image: image[None], **self._fixed}, index)
+        finally:
+            # After Ctrl-C too: a request that ends after the interpreter does takes the process down with it.
+            self._queue.wait_all()
         return results
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slicedet.errors import OutputError
 
-_WRITERS = {"pyarrow", "pyogrio", "rasterio", "sqlite3"}
+_WRITERS = {"pyarrow", "pyogrio", "rasterio"}
 """Packages whose exceptions mean that a file could not be written. GDAL's come from pyogrio and rasterio."""
 
 
@@ -33,7 +33,7 @@ def check_target(target: Path, overwrite: bool, source: str | None = None) -> No
             if os.path.samefile(target, source):
                 raise OutputError(f"{target}: is the image itself; choose another name")
     if not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name, or overwrite it with --overwrite")
+        raise OutputError(f"{target}: exists already; choose another name, or allow overwriting (--overwrite)")
 
 
 @contextmanager
@@ -65,7 +65,9 @@ def write_errors(target: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _WRITERS:
+        # SystemError is what rasterio raises where GDAL fails without a word.
+        writing = isinstance(error, OSError | SystemError) or type(error).__module__.partition(".")[0] in _WRITERS
+        if not writing:
             raise
         raise OutputError(f"{target}: cannot be written: {_reason(error, folder)}") from error
 
@@ -94,5 +96,8 @@ def _reason(error: Exception, folder: Path) -> str:
     free = shutil.disk_usage(folder).free
     if free < 1 << 16:
         return "No space left on device"
-    words = " ".join(str(error).split()) or type(error).__name__
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    words = " ".join(str(getattr(cause, "errmsg", cause)).split()) or type(error).__name__
     return f"{words} ({free / 1e6:,.1f} MB free)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from itertools import product
@@ -32,15 +33,15 @@ _SMALLEST_READ = 64
 
 def write_jpg(prediction: Prediction, path: Path) -> None:
     """Writes a JPEG of at most 8192 pixels a side; what is no data is white."""
-    _picture(prediction)[0].save(path, "JPEG", quality=90, subsampling=0)
+    # Through memory, since Pillow does not tell when the last of a JPEG does not fit on the disk.
+    encoded = io.BytesIO()
+    _picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
+    path.write_bytes(encoded.getbuffer())
 
 
 def write_png(prediction: Prediction, path: Path) -> None:
     """Writes a PNG of at most 8192 pixels a side; what is no data is transparent."""
-    picture, opaque = _picture(prediction)
-    if opaque is not None:
-        picture.putalpha(opaque)
-    picture.save(path, "PNG", compress_level=4)
+    _picture(prediction, transparency=True).save(path, "PNG", compress_level=4)
 
 
 def write_tif(prediction: Prediction, path: Path) -> None:
@@ -49,21 +50,22 @@ def write_tif(prediction: Prediction, path: Path) -> None:
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.shutil import copy
 
-    draft = path.with_name("draft.tif")
+    draft = path.with_name(f"{path.name}.draft")
     options: dict[str, Any] = {"blocksize": _BLOCK, "compress": "deflate", "predictor": "yes", "bigtiff": "if_safer"}
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        _write_draft(prediction, draft)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            _write_draft(prediction, draft)
         _check_whole(draft)
-    # Making overviews fills whatever cache there is, to no gain.
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        copy(draft, path, driver="COG", overview_resampling="average", num_threads="all_cpus", **options)
+        # Making overviews fills whatever cache there is, to no gain.
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+            copy(draft, path, driver="COG", overview_resampling="average", num_threads="all_cpus", **options)
         _check_whole(path)
     draft.unlink()
 
 
-def _picture(prediction: Prediction) -> tuple[Picture, Picture | None]:
-    """The overlay fitted to LONGEST_SIDE, RGB on white, and where it is opaque (None: everywhere)."""
+def _picture(prediction: Prediction, transparency: bool) -> Picture:
+    """The overlay fitted to LONGEST_SIDE, in RGB on white; in RGBA if `transparency` and any pixel is no data."""
     from PIL import Image
 
     scene = prediction.scene
@@ -72,7 +74,7 @@ def _picture(prediction: Prediction) -> tuple[Picture, Picture | None]:
     scale_x, scale_y = scene.width / width, scene.height / height
     boxes = prediction.detections.boxes / np.array([scale_x, scale_y, scale_x, scale_y])
     drawing = Drawing(prediction.detections.replace(boxes=boxes), prediction.categories, width, height)
-    picture, opaque = Image.new("RGB", (width, height)), None
+    picture = Image.new("RGB", (width, height))
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)
         window = (0.0, top * scale_y, float(scene.width), (bottom - top) * scale_y)
@@ -80,11 +82,11 @@ def _picture(prediction: Prediction) -> tuple[Picture, Picture | None]:
         canvas[canvas[..., 3] == 0, :3] = 255
         drawing.paint(canvas, 0, top)
         drawing.paint_legend(canvas, 0, top)
-        picture.paste(Image.fromarray(np.ascontiguousarray(canvas[..., :3])), (0, top))
-        if not canvas[..., 3].all():
-            opaque = opaque or Image.new("L", (width, height), 255)
-            opaque.paste(Image.fromarray(np.ascontiguousarray(canvas[..., 3])), (0, top))
-    return picture, opaque
+        if transparency and picture.mode == "RGB" and not canvas[..., 3].all():
+            picture.putalpha(255)
+        channels = len(picture.getbands())
+        picture.paste(Image.fromarray(np.ascontiguousarray(canvas[..., :channels])), (0, top))
+    return picture
 
 
 def _write_draft(prediction: Prediction, path: Path) -> None:

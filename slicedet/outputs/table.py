@@ -62,7 +62,7 @@ def to_geopandas(prediction: Prediction) -> GeoDataFrame:
     crs = scene.georeference.crs
     frame = geopandas.GeoDataFrame(columns, geometry=shapely.polygons(rings), crs=None if crs is None else crs.to_wkt())
     # Without rows, pandas could not tell that these hold text.
-    return frame.astype({name: "str" for name, values in columns.items() if values.dtype == object})
+    return frame.astype({name: "string" for name, values in columns.items() if values.dtype == object})
 
 
 def counter_clockwise(rings: NDArray[np.float64]) -> NDArray[np.float64]:

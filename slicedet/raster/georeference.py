@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_FLATTENING = 1 / 298.257223563
 _SEMI_MAJOR = 6378137.0
-_ECCENTRICITY = float(np.sqrt(_FLATTENING * (2 - _FLATTENING)))
+_ECCENTRICITY_2 = 1 / 298.257223563 * (2 - 1 / 298.257223563)
+
+_FLAT_M2 = 1e10
+"""Area up to which a box counts as flat: 100 km on 100 km, where the Earth's curvature makes 0.01 %."""
+
+_CELLS = 32
+"""Cells along each side of a larger box."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +73,28 @@ class Georeference:
     def areas_m2(self, boxes: NDArray[np.floating]) -> Array:
         """Area of each box [N, 4] on the WGS 84 ellipsoid in square metres.
 
-        The shoelace formula over longitude and the authalic height of the latitude (Snyder, Map Projections: A Working
-        Manual, 1987, eq. 3-12), a plane in which areas are those of the ellipsoid.
+        That of the flat quadrilateral between its corners in space, which knows no poles and no antimeridian. Boxes so
+        large that the Earth's curvature counts are the sum of their cells.
         """
-        lonlat = np.radians(self.to_lonlat(self.corners(boxes)))
-        sine = np.sin(lonlat[..., 1])
-        height = (1 - _ECCENTRICITY**2) * (
-            sine / (1 - (_ECCENTRICITY * sine) ** 2) + np.arctanh(_ECCENTRICITY * sine) / _ECCENTRICITY
-        )
-        # Differences to the first corner keep the precision of small boxes, and close the gap at the antimeridian.
-        x = (lonlat[..., 0] - lonlat[:, :1, 0] + np.pi) % (2 * np.pi) - np.pi
-        z = height - height[:, :1]
-        twice = np.sum(x * np.roll(z, -1, axis=1) - np.roll(x, -1, axis=1) * z, axis=1)
-        return _SEMI_MAJOR**2 / 2 * np.abs(twice) / 2
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        areas = self._flat_areas(boxes)
+        for i in np.flatnonzero(areas > _FLAT_M2):
+            areas[i] = self._flat_areas(_cells(boxes[i])).sum()
+        return areas
 
     def pixel_size_m(self, column: float, row: float) -> tuple[float, float]:
         """Width and height on the ground, in metres, of the pixel around the point (column, row)."""
         half = 0.5
         width, height = self.sizes_m(np.array([[column - half, row - half, column + half, row + half]]))
         return float(width[0]), float(height[0])
+
+    def _flat_areas(self, boxes: Array) -> Array:
+        lon, lat = np.moveaxis(np.radians(self.to_lonlat(self.corners(boxes))), -1, 0)
+        across = _SEMI_MAJOR / np.sqrt(1 - _ECCENTRICITY_2 * np.sin(lat) ** 2)
+        east, north = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon)
+        points = across[..., None] * np.stack([east, north, (1 - _ECCENTRICITY_2) * np.sin(lat)], -1)
+        diagonals = points[:, 2:] - points[:, :2]
+        return np.linalg.norm(np.cross(diagonals[:, 0], diagonals[:, 1]), axis=-1) / 2
 
     def _distance(self, start: Array, stop: Array) -> Array:
         from pyproj import Geod
@@ -97,6 +105,13 @@ class Georeference:
     @cached_property
     def _to_wgs84(self) -> Transformer:
         return transformer(self.crs, "EPSG:4326")
+
+
+def _cells(box: Array) -> Array:
+    """A box [4] cut into cells [_CELLS ** 2, 4]."""
+    x, y = np.linspace(box[0], box[2], _CELLS + 1), np.linspace(box[1], box[3], _CELLS + 1)
+    first, last = np.meshgrid(x[:-1], y[:-1]), np.meshgrid(x[1:], y[1:])
+    return np.stack([*first, *last], axis=-1).reshape(-1, 4)
 
 
 def transformer(source: Any, target: Any) -> Transformer:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 
 from slicedet.errors import UnreadableImage
 
@@ -78,7 +77,7 @@ def exif_value(dataset: Any, path: str | None) -> int:
     """
     try:
         value = _exif_value(dataset, path)
-    except (CPLE_BaseError, OSError, SyntaxError, ValueError, struct.error):
+    except (OSError, SyntaxError, ValueError, struct.error):
         return 1  # Broken EXIF data turns nothing, as in OpenCV and browsers.
     return int(value) if str(value).isdigit() else 1
 

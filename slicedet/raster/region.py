@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.errors import InvalidRegion
-from slicedet.raster.georeference import transformer
+from slicedet.errors import InvalidRegion, NotGeoreferenced
+from slicedet.raster.georeference import Georeference, transformer
 from slicedet.raster.orientation import Window
 from slicedet.raster.scene import Scene
+
+_SEGMENTS = 64
+"""Pieces into which the longest edges are cut, since what is straight in one CRS is bent in another."""
 
 
 class Region:
     """The polygons of a vector file, as one geometry in the pixel frame of a scene.
 
-    Raises InvalidRegion where the file cannot be read, holds no polygon or no CRS, or lies beside the scene;
-    and NotGeoreferenced or UntransformableCRS where the scene has no place on the ground.
+    Raises InvalidRegion where the file cannot be read, holds no polygon or no CRS, or lies beside the scene; and where
+    the scene has no place on the ground.
     """
 
     def __init__(self, path: str | Path, scene: Scene) -> None:
         import shapely
 
-        if scene.georeference is None:
-            raise InvalidRegion(f"{path}: a region of interest needs a georeferenced image, {scene.source} has none")
-        polygons, crs = _read_polygons(path)
-        if crs is None:
-            raise InvalidRegion(f"{path}: the file does not say its coordinate reference system")
-        to_scene = transformer(crs, scene.georeference.crs)
-        to_pixels = ~scene.georeference.transform
-
-        def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            x, y = to_scene.transform(points[:, 0], points[:, 1])
-            a, b, c, d, e, f = to_pixels[:6]
-            return np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
-
-        moved = shapely.make_valid(shapely.transform(polygons, pixels))
-        self.geometry = shapely.intersection(shapely.union_all(moved), shapely.box(0, 0, scene.width, scene.height))
+        place = scene.georeference
+        if place is None or place.crs is None:
+            raise InvalidRegion(f"{path}: a region of interest needs a georeferenced image; {scene.source} is none")
+        frame = shapely.box(0, 0, scene.width, scene.height)
+        layers = []
+        for polygons, crs in _read_polygons(path):
+            try:
+                layers.append(_in_pixels(polygons, crs, place, frame))
+            except NotGeoreferenced as error:
+                raise InvalidRegion(f"{path}: {error}") from error
+        inside = shapely.get_parts(shapely.intersection(np.concatenate(layers), frame))
+        self.geometry = shapely.union_all(inside[np.isin(shapely.get_type_id(inside), _POLYGONS)])
         if not self.geometry.area:
             raise InvalidRegion(f"{path}: the region of interest does not touch {scene.source}")
         shapely.prepare(self.geometry)
@@ -48,7 +49,8 @@ class Region:
         import shapely
 
         x, y, width, height = window
-        return bool(shapely.intersects(self.geometry, shapely.box(x, y, x + width, y + height)))
+        rectangle = shapely.box(x, y, x + width, y + height)
+        return bool(shapely.intersects(self.geometry, rectangle) and not shapely.touches(self.geometry, rectangle))
 
     def holds(self, boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Whether the centre of each box [N, 4] lies in the region, [N]."""
@@ -58,20 +60,66 @@ class Region:
         return np.asarray(shapely.intersects_xy(self.geometry, centres), bool)
 
 
-def _read_polygons(path: str | Path) -> tuple[Any, Any]:
-    """Polygons of all layers' features, as shapely geometries, and the CRS as WKT or authority code."""
-    import pyogrio
-    import shapely
+_POLYGONS = (3, 6)
+"""Shapely's type ids of Polygon and MultiPolygon."""
+
+
+def _read_polygons(path: str | Path) -> list[tuple[Any, str]]:
+    """Of each layer that has any: its polygons, as shapely geometries, and its CRS as WKT or authority code."""
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        meta, _, geometry, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
+        layers = list(_layers(path))
     except (DataSourceError, DataLayerError) as error:
         reason = "no such file" if "No such file" in str(error) else "not a vector file that GDAL can read"
         raise InvalidRegion(f"{path}: {reason}") from error
-    shapes = shapely.from_wkb(geometry if geometry is not None else [])
-    shapes = shapes[~shapely.is_missing(shapes)]
-    polygons = shapes[np.isin(shapely.get_type_id(shapes), (3, 6))]  # Polygon, MultiPolygon
-    if not len(polygons):
+    if not layers:
         raise InvalidRegion(f"{path}: no polygon in it")
-    return polygons, meta["crs"]
+    if any(crs is None for _, crs in layers):
+        raise InvalidRegion(f"{path}: the file does not say its coordinate reference system")
+    return layers
+
+
+def _layers(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    import pyogrio
+    import shapely
+
+    for layer in pyogrio.list_layers(path)[:, 0]:
+        meta, _, geometry, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+        shapes = shapely.from_wkb(geometry if geometry is not None else [])
+        polygons = shapes[np.isin(shapely.get_type_id(shapes), _POLYGONS)]
+        if len(polygons):
+            yield polygons, meta["crs"]
+
+
+def _in_pixels(polygons: Any, crs: str, place: Georeference, frame: Any) -> Any:
+    """Polygons as valid geometries in pixels. Raises UntransformableCRS where that cannot be."""
+    import shapely
+
+    to_scene = transformer(crs, place.crs)
+    surroundings = _surroundings(to_scene, place, frame)
+    polygons = shapely.intersection(shapely.make_valid(polygons), surroundings)
+    west, south, east, north = shapely.total_bounds(polygons)
+    if np.isfinite(west):
+        polygons = shapely.segmentize(polygons, max(east - west, north - south) / _SEGMENTS)
+    to_pixels = ~place.transform
+
+    def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(to_pixels @ to_scene.transform(points[:, 0], points[:, 1]), axis=-1)
+
+    return shapely.make_valid(shapely.transform(polygons, pixels))
+
+
+def _surroundings(to_scene: Any, place: Georeference, frame: Any) -> Any:
+    """A rectangle in the CRS of a vector file around the scene: far beyond it, the scene's CRS may not reach."""
+    import shapely
+
+    def on_map(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return place.from_pixels(points)
+
+    bounds = shapely.bounds(shapely.transform(frame, on_map))
+    west, south, east, north = to_scene.transform_bounds(*bounds, direction="INVERSE")
+    if west > east:
+        west, east = -180.0, 180.0  # Across the antimeridian.
+    margin_x, margin_y = (east - west) / 10, (north - south) / 10
+    return shapely.box(west - margin_x, south - margin_y, east + margin_x, north + margin_y)

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
@@ -32,6 +33,12 @@ machine."""
 
 SAMPLE_EDGE = 1024
 """Longer side in pixels of the decimated read from which a stretch is measured."""
+
+SAMPLE_ENOUGH = 4096
+"""Number of valid pixels in that read from which a stretch is trusted."""
+
+PIECE_EDGE = 256
+"""Edge in pixels of the pieces read where one decimated read does not do."""
 
 _Result = TypeVar("_Result")
 
@@ -139,9 +146,10 @@ class Scene:
         """Valid pixels [channels, n > 0] from all over the image. Raises EmptyImage where there are none."""
         width, height = self._stored_size
         shrink = max(1.0, max(width, height) / SAMPLE_EDGE)
-        pieces = TileGrid(width, height, SAMPLE_EDGE, SAMPLE_EDGE, 0, 0)
+        pieces = TileGrid(width, height, PIECE_EDGE, PIECE_EDGE, 0, 0)
+        found: NDArray[np.generic] | None = None
         trouble: UnreadableWindow | None = None
-        # One decimated read does, save where it meets a broken block, or steps over the few pixels that are valid.
+        # One decimated read does, save where it meets a broken block, or steps over nearly all that is valid.
         for windows, step in (([(0, 0, width, height)], shrink), (pieces, shrink), (pieces, 1.0)):
             parts: list[NDArray[np.generic]] = []
             for window in windows:
@@ -154,8 +162,11 @@ class Scene:
                 parts.append(pixels.reshape(len(pixels), -1) if valid is None else pixels[:, valid])
                 if sum(part.shape[1] for part in parts) >= SAMPLE_EDGE**2:
                     break
-            if any(part.size for part in parts):
-                return np.concatenate(parts, axis=1)
+            found = np.concatenate(parts, axis=1) if parts else found
+            if found is not None and found.shape[1] >= SAMPLE_ENOUGH:
+                break
+        if found is not None and found.size:
+            return found
         raise trouble or EmptyImage(f"{self.source}: every pixel is nodata, there is nothing to detect")
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -221,7 +232,7 @@ class Scene:
             dataset = self._handle()
             try:
                 yield dataset
-            except RasterioError as error:
+            except (RasterioError, CPLE_BaseError) as error:
                 if window is None:
                     raise UnreadableImage(f"{self.source}: {_reason(error)}") from error
                 raise UnreadableWindow(f"{self.source}: {_failed_block(dataset, window, error)}") from error
@@ -240,6 +251,7 @@ class Scene:
                 dataset = rasterio.open(self._gdal_name)
             except RasterioIOError as error:
                 raise UnreadableImage(f"{self.source}: {_open_failure(self.source, error)}") from error
+            _forget_broken_exif(dataset)
             points, crs = dataset.gcps
             if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
                 palette = dataset.colorinterp[0].name == "palette"
@@ -264,6 +276,13 @@ class Scene:
 
     def __repr__(self) -> str:
         return f"Scene({self.source!r}, {self.width} x {self.height})"
+
+
+def _forget_broken_exif(dataset: Any) -> None:
+    """Lets GDAL come upon broken EXIF data, which rasterio would raise from whatever is called next."""
+    dataset.tags()
+    with suppress(CPLE_BaseError):
+        _ = dataset.colorinterp
 
 
 def _mask_kind(dataset: Any) -> str:

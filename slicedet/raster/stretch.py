@@ -65,4 +65,7 @@ def measure(rule: str, sample: NDArray[Any]) -> Stretch:
     """The stretch by "percentile:LO,HI" or "minmax" for channels whose valid pixels are `sample` [channels, n > 0]."""
     cuts = [0.0, 100.0] if rule == "minmax" else [float(cut) for cut in rule.removeprefix("percentile:").split(",")]
     low, high = np.percentile(sample, cuts, axis=1)
+    # Where nearly all pixels are alike, such as black borders that are no nodata, the others must not vanish.
+    alike = low == high
+    low[alike], high[alike] = sample[alike].min(axis=1), sample[alike].max(axis=1)
     return Stretch(rule, tuple(low.tolist()), tuple(high.tolist()))

@@ -54,6 +54,14 @@ def make_prediction() -> Callable[..., Prediction]:
     return make
 
 
+@pytest.fixture
+def columns() -> list[str]:
+    """The columns of all outputs, in their order."""
+    what = ["id", "class", "class_id", "score"]
+    size = ["area_m2", "width_m", "height_m"]
+    return [*what, *size, "x_min", "y_min", "x_max", "y_max", "source", "model"]
+
+
 @pytest.fixture(params=GRIDS)
 def grid(request: pytest.FixtureRequest) -> tuple[Affine, str]:
     """The transform and CRS of each of GRIDS."""

@@ -41,7 +41,6 @@ def write(prediction: Prediction, path: Path) -> dict[str, Any]:
             assert ring[0] == ring[-1]
             assert len(ring) >= 4
             assert shapely.is_ccw(shapely.LinearRing(ring))
-            assert max(lon for lon, _ in ring) - min(lon for lon, _ in ring) <= 180 or len(ring) > 5
             points += ring
         lons, lats = zip(*points, strict=True)
         assert -180 <= min(lons) <= max(lons) <= 180
@@ -81,12 +80,13 @@ def test_corners_lie_where_pyproj_puts_the_pixel_edges(
             assert min(math.dist(corner, point) for point in written) < 1e-7
 
 
-def test_properties_and_order(make_scene: MakeScene, make_prediction: MakePrediction, tmp_path: Path) -> None:
+def test_properties_and_order(
+    columns: list[str], make_scene: MakeScene, make_prediction: MakePrediction, tmp_path: Path
+) -> None:
     scene = make_scene("mit Leer & Umlaut ü.tif", transform=Affine(0.5, 0, 400000, 0, -0.5, 5e6), crs="EPSG:32633")
     collection = write(make_prediction(scene, BOXES), tmp_path / "naïve name.geojson")
-    names = "id class class_id score area_m2 width_m height_m x_min y_min x_max y_max source model".split()
     for number, feature in enumerate(collection["features"], 1):
-        assert list(feature["properties"]) == names
+        assert list(feature["properties"]) == columns
         assert feature["id"] == feature["properties"]["id"] == number
     first = collection["features"][1]["properties"]
     assert (first["class"], first["class_id"], first["score"]) == ('truck, "big"', 1, 0.7)
@@ -95,7 +95,7 @@ def test_properties_and_order(make_scene: MakeScene, make_prediction: MakePredic
     assert isinstance(first["class_id"], int)
     frame = pyogrio.read_dataframe(tmp_path / "naïve name.geojson")
     assert frame.crs.to_epsg() == 4326
-    assert list(frame.columns) == [*names, "geometry"]
+    assert list(frame.columns) == [*columns, "geometry"]
     assert [frame[name].dtype.kind for name in ("id", "class_id", "score", "area_m2")] == ["i", "i", "f", "f"]
 
 
@@ -117,7 +117,7 @@ def test_split_at_the_antimeridian(shared: Path, make_prediction: MakePrediction
     assert east[:, 0].min() == -180
     assert features[1]["bbox"][::2] == [west[:, 0].min(), east[:, 0].max()]
     # The parts meet on the meridian.
-    assert sorted(west[west[:, 0] == 180, 1].tolist()) == pytest.approx(sorted(east[east[:, 0] == -180, 1].tolist()))
+    assert set(west[west[:, 0] == 180, 1]) == set(east[east[:, 0] == -180, 1])
 
 
 def degrees(west: float, north: float, pixel: float = 1.0) -> dict[str, Any]:

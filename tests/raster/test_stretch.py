@@ -88,6 +88,14 @@ def test_constant_image_is_black_and_not_an_error(raster):
         assert not scene.read(whole(scene)).any()
 
 
+def test_few_pixels_unlike_all_others_stay_visible(raster):
+    pixels = np.full((100, 100), 500, np.uint16)
+    pixels[40, 40:60] = 3000
+    with Scene(raster("borders.tif", pixels)) as scene:
+        assert (scene.stretch.low, scene.stretch.high) == ((500,), (3000,))
+        assert np.array_equal(scene.read(whole(scene))[..., 0], np.where(pixels == 3000, 255, 0))
+
+
 @pytest.mark.parametrize("window", [(0, 0, 64, 64), (37, 11, 64, 64), (100, 90, 64, 64)])
 def test_same_pixels_look_the_same_whichever_window_is_read(raster, window):
     gradient = np.add.outer(np.arange(180) * 20, np.arange(200) * 15).astype(np.uint16)

@@ -167,9 +167,9 @@ def test_infinite_pixels_are_no_data(raster):
 
 def test_palette_is_expanded_and_its_transparent_entries_are_no_data(raster):
     indices = rng.integers(0, 6, (90, 120), dtype=np.uint8)
-    colours = {0: (0, 0, 0, 0), 1: (255, 0, 0, 255), 2: (9, 8, 7, 255), 3: (1, 2, 3, 128), 4: (4, 4, 4, 0), 5: (5, 6, 7, 255)}
-    path = raster("palette.png", indices, palette=colours, driver="PNG")
-    lut = np.array([colours[i] for i in range(6)], np.uint8)[indices]
+    colours = [(0, 0, 0, 0), (255, 0, 0, 255), (9, 8, 7, 255), (1, 2, 3, 128), (4, 4, 4, 0), (5, 6, 7, 255)]
+    path = raster("palette.png", indices, palette=dict(enumerate(colours)), driver="PNG")
+    lut = np.array(colours, np.uint8)[indices]
     with Scene(path) as scene:
         seen, valid = scene.read_masked((7, 9, 100, 80))
         assert scene.has_palette

@@ -1,0 +1,48 @@
+"""Memory does not grow with the raster: 30000 x 30000 pixels are searched in a process of their own, and measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+
+resource = pytest.importorskip("resource", reason="memory is measured through getrusage")
+
+EDGE = 30_000
+
+CHILD = """
+import json, resource, sys
+import slicedet
+
+class Blind:
+    categories, input_size = ["spot"], 1000
+    def detect(self, tiles):
+        self.last = tiles[-1]  # In the end, the whole scene in one.
+        return [slicedet.Detections.empty() for _ in tiles]
+
+detector = Blind()
+prediction = slicedet.predict(sys.argv[1], detector, overlap=0, full_image=True)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"peak": peak, "tiles": prediction.run["tiles"], "brightest": int(detector.last.max())}))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint16")])
+def test_a_raster_of_900_million_pixels_is_searched_in_less_than_a_gigabyte(tmp_path, bands, dtype):
+    path = tmp_path / "sparse.tif"
+    shape = {"count": bands, "width": EDGE, "height": EDGE, "dtype": dtype}
+    storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "SPARSE_OK": True}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **storage) as dataset:
+        bright = np.full((bands, 2048, 2048), np.iinfo(dtype).max // 2, dtype)
+        dataset.write(bright, window=rasterio.windows.Window(20_000, 10_000, 2048, 2048))
+    done = subprocess.run([sys.executable, "-c", CHILD, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["peak"] < 1e9
+    assert seen["tiles"]["run"] == seen["tiles"]["total"] == 30 * 30 + 1
+    assert seen["brightest"] > 0

@@ -1,0 +1,149 @@
+"""Whatever GDAL opens is a scene: VRT, JPEG 2000, WebP, archives, subdatasets, and files on a web server."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from slicedet import Scene
+from slicedet.errors import UnreadableImage
+
+rng = np.random.default_rng(11)
+PLACE = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5000000)}
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return rng.integers(0, 256, (3, 130, 170), dtype=np.uint8)
+
+
+def whole(scene: Scene) -> np.ndarray:
+    return np.moveaxis(scene.read((0, 0, scene.width, scene.height)), -1, 0)
+
+
+def test_vrt(raster, picture, tmp_path):
+    raster("left.tif", picture)
+    vrt = tmp_path / "crop.vrt"
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">left.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+        '<SrcRect xOff="20" yOff="30" xSize="100" ySize="90"/><DstRect xOff="0" yOff="0" xSize="100" ySize="90"/>'
+        "</SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    vrt.write_text(f'<VRTDataset rasterXSize="100" rasterYSize="90">{bands}</VRTDataset>')
+    with Scene(vrt) as scene:
+        assert np.array_equal(whole(scene), picture[:, 30:120, 20:120])
+
+
+def test_vrt_whose_source_is_missing_is_said(raster, picture, tmp_path):
+    test_vrt(raster, picture, tmp_path)
+    (tmp_path / "left.tif").unlink()
+    with pytest.raises(UnreadableImage, match=r"crop\.vrt: "), Scene(tmp_path / "crop.vrt") as scene:
+        scene.read((0, 0, 50, 50))
+
+
+def test_jpeg_2000(raster, picture):
+    path = raster("photo.jp2", picture, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES", **PLACE)
+    with Scene(path) as scene:
+        assert np.array_equal(whole(scene), picture)
+        assert scene.georeference is not None
+        assert scene.georeference.crs.to_epsg() == 32632
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".webp", {"lossless": True}), (".png", {}), (".bmp", {})])
+def test_photos(tmp_path, picture, suffix, options):
+    path = tmp_path / f"photo{suffix}"
+    Image.fromarray(np.moveaxis(picture, 0, -1)).save(path, **options)
+    with Scene(path) as scene:
+        assert np.array_equal(whole(scene), picture)
+        assert scene.georeference is None
+
+
+def test_cloud_optimised_geotiff(raster, picture):
+    with Scene(raster("cloud.tif", picture, driver="COG", compress="deflate", **PLACE)) as scene:
+        assert np.array_equal(whole(scene), picture)
+
+
+def test_file_in_an_archive(raster, picture, tmp_path):
+    with zipfile.ZipFile(tmp_path / "survey.zip", "w") as archive:
+        archive.write(raster("inside.tif", picture), "north/inside.tif")
+    with Scene(f"/vsizip/{tmp_path}/survey.zip/north/inside.tif") as scene:
+        assert np.array_equal(whole(scene), picture)
+        assert (scene.name, scene.stem) == ("inside.tif", "inside")
+
+
+def test_subdataset_by_its_gdal_name(tmp_path):
+    pages = [Image.fromarray(np.full((40, 50, 3), 60 * page, np.uint8)) for page in (1, 2, 3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with Scene(f"GTIFF_DIR:2:{tmp_path}/pages.tif") as scene:
+        assert np.unique(whole(scene)).tolist() == [120]
+
+
+class RangeHandler(SimpleHTTPRequestHandler):
+    """Serves a folder with byte ranges, and notes how many bytes went out."""
+
+    def send_head(self):
+        path = self.translate_path(self.path.split("?")[0])
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError:
+            self.send_error(404)
+            return None
+        asked = self.headers.get("Range")
+        first, last = 0, len(content) - 1
+        if asked:
+            start, _, stop = asked.removeprefix("bytes=").partition("-")
+            first, last = int(start), min(int(stop or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.server.sent += last - first + 1
+            self.wfile.write(content[first : last + 1])
+        return None
+
+    def do_GET(self):
+        self.send_head()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    served = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(RangeHandler, directory=str(tmp_path)))
+    served.sent = 0
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+def test_window_of_a_remote_file_is_read_without_fetching_all_of_it(raster, server):
+    pixels = rng.integers(0, 256, (3, 1500, 1500), dtype=np.uint8)
+    path = raster("remote.tif", pixels, driver="COG", blocksize=256, compress="none", **PLACE)
+    with Scene(f"http://127.0.0.1:{server.server_port}/remote.tif?token=abc") as scene:
+        seen = scene.read((300, 700, 200, 150))
+        assert np.array_equal(np.moveaxis(seen, -1, 0), pixels[:, 700:850, 300:500])
+        assert (scene.name, scene.stem) == ("remote.tif", "remote")
+    assert 0 < server.sent < path.stat().st_size / 4
+
+
+def test_remote_file_that_is_missing_is_said_with_its_address(server):
+    address = f"http://127.0.0.1:{server.server_port}/nowhere.tif"
+    with pytest.raises(UnreadableImage) as caught:
+        Scene(address)
+    assert str(caught.value).startswith(f"{address}: cannot be opened")
+    assert "404" in str(caught.value)
