@@ -61,7 +61,7 @@ def damage() -> Callable[[Path], None]:
     """Overwrites the first block of a GeoTIFF so that it cannot be decoded."""
 
     def overwrite(path: Path) -> None:
-        with rasterio.open(path) as dataset:
+        with warnings.catch_warnings(), rasterio.open(path) as dataset:
             start, length = (
                 int(dataset.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
             )
