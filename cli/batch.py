@@ -49,8 +49,12 @@ def batch(
     reported, the rest goes on, and the exit code is 1.
     """
     from slicedet.batch import Batch, Result
+    from slicedet.errors import InvalidSetting
 
-    job = Batch(folder, output, pattern=pattern, formats=formats, overwrite=overwrite)
+    try:
+        job = Batch(folder, output, pattern=pattern, formats=formats, overwrite=overwrite)
+    except InvalidSetting as error:
+        raise click.UsageError(str(error)) from error
     detector = choice.load()
     with console.progress(folder.name or str(folder), "image") as progress:
 

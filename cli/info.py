@@ -20,10 +20,10 @@ def info(image: str, slice_: str, overlap: str, scenes: SceneChoice, console: Co
     """Show what slicedet sees of IMAGE: size, bands, place on the ground, stretch, and its tiles."""
     from slicedet.errors import InvalidSetting
     from slicedet.pipeline import describe
-    from slicedet.tiling import TileGrid, parse_overlap, parse_slice
+    from slicedet.tiling import TileGrid
 
     try:
-        parse_slice(slice_), parse_overlap(overlap)
+        TileGrid.cover(1, 1, slice_, overlap)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
     with scenes.open(image) as scene:

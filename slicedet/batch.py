@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slicedet.detectors.protocol import Detector
+from slicedet.detectors.protocol import Detector, minimum_scores
 from slicedet.errors import OutputError, SlicedetError, UnreadableImage
 from slicedet.outputs.coco import CocoWriter
 from slicedet.outputs.files import check_target, staged
@@ -67,7 +67,9 @@ class Batch:
     detections.coco.json over all images.
 
     pattern: globs of file names; by default every image. formats: of each image's result, as in `Targets`.
-    Raises UnreadableImage where there is no image, OutputError where results cannot be written or are there already.
+    Nothing is written, not even a folder, before `run`.
+    Raises UnreadableImage where there is no image, InvalidSetting for an unknown format, OutputError where results
+    cannot be written or are there already.
     """
 
     def __init__(
@@ -94,9 +96,10 @@ class Batch:
         self._names = Counter((image.parent, image.stem) for image in self.images)
         self.summary = output / "summary.csv"
         self.coco = output / "detections.coco.json"
-        _make_folder(output)
-        check_target(self.summary, overwrite)
-        check_target(self.coco, overwrite)
+        Targets(formats=formats)
+        if output.exists():
+            check_target(self.summary, overwrite)
+            check_target(self.coco, overwrite)
 
     def run(
         self,
@@ -106,7 +109,12 @@ class Batch:
         report: Callable[[Result], None] = lambda result: None,
     ) -> list[Result]:
         """Runs all images in the order of their names and writes their results; `report` hears of each as it is
-        done."""
+        done.
+
+        Raises UnknownCategory for a class that the detector does not know, OutputError where the folder cannot be made.
+        """
+        minimum_scores(detector.categories, settings.threshold, settings.classes)  # Wrong for one is wrong for all.
+        _make_folder(self.output)
         results = []
         with CocoWriter(self.coco, detector.categories, overwrite=self.overwrite) as coco:
             for number, image in enumerate(self.images, 1):

@@ -24,7 +24,7 @@ from slicedet.prediction import Prediction
 from slicedet.raster.orientation import Window
 from slicedet.raster.region import Region
 from slicedet.raster.scene import Scene
-from slicedet.tiling import TileGrid, parse_overlap, parse_slice
+from slicedet.tiling import TileGrid, parse_overlap
 
 BATCH = 8
 """Tiles handed to the detector at a time."""
@@ -54,9 +54,10 @@ class Settings:
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
-        if self.slice is not None:
-            parse_slice(self.slice)
-        parse_overlap(self.overlap)
+        if self.slice is None:
+            parse_overlap(self.overlap)
+        else:
+            TileGrid.cover(1, 1, self.slice, self.overlap)
         if self.gsd not in ("auto", "native") and not (isinstance(self.gsd, int | float) and 0 < self.gsd < np.inf):
             raise InvalidSetting(f"gsd {self.gsd!r}: expected auto, native or metres per pixel")
 

@@ -61,12 +61,14 @@ def damage() -> Callable[[Path], None]:
     """Overwrites the first block of a GeoTIFF so that it cannot be decoded."""
 
     def overwrite(path: Path) -> None:
-        with warnings.catch_warnings(), rasterio.open(path) as dataset:
-            start, length = (
-                int(dataset.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
-            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                offset, size = (
+                    dataset.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
+                )
         with open(path, "rb+") as file:
-            file.seek(start)
-            file.write(b"\xaa" * length)
+            file.seek(int(offset))
+            file.write(b"\xaa" * int(size))
 
     return overwrite

@@ -63,6 +63,7 @@ class ModelConfig:
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
     weights: path of the weights file; None where the user must name it.
+    network: how slicedet.networks.assemble builds it; None where only the weights file knows.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ModelConfig:
     weights: Path | None = None
     license: str = ""
     source: str = ""
+    network: Mapping[str, Any] | None = None
 
 
 def load(path: Path, categories_folder: Path) -> ModelConfig:
@@ -160,6 +162,7 @@ def _check(config: ModelConfig) -> None:
             and 0 < nms.iou <= 1
             and min(nms.top_k, nms.keep) > 0
         ),
+        "network: expected keys and values": config.network is None or isinstance(config.network, Mapping),
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():

@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from slicedet.errors import EmptyImage, InvalidBands, UnreadableImage, UnreadableWindow
+from slicedet.errors import EmptyImage, InvalidBands, UnreadableImage, UnreadableWindow, UntransformableCRS
 from slicedet.raster import bands as band_choice
 from slicedet.raster import stretch as stretching
 from slicedet.raster.georeference import Georeference
@@ -123,7 +123,10 @@ class Scene:
         """Width and height in metres on the ground of the pixel in the middle; None where the CRS does not tell."""
         if self.georeference is None or self.georeference.crs is None:
             return None
-        size = self.georeference.pixel_size_m(self.width / 2, self.height / 2)
+        try:
+            size = self.georeference.pixel_size_m(self.width / 2, self.height / 2)
+        except UntransformableCRS:
+            return None
         return size if np.isfinite(size).all() and min(size) > 0 else None
 
     @property

@@ -176,11 +176,20 @@ def test_map_coordinates_of_no_known_system_have_corners_but_no_longitudes(raste
             scene.georeference.to_lonlat(np.zeros((1, 2)))
 
 
+QUARRY = CRS.from_wkt('LOCAL_CS["Quarry grid",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]')
+
+
 def test_crs_that_leads_nowhere_is_said_in_one_line():
-    local = CRS.from_wkt('LOCAL_CS["Quarry grid",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]')
     with pytest.raises(UntransformableCRS, match="Quarry grid") as caught:
-        transformer(local, "EPSG:4326")
+        transformer(QUARRY, "EPSG:4326")
     assert "\n" not in str(caught.value)
+
+
+def test_scene_in_a_crs_that_leads_nowhere_has_corners_but_no_pixel_size(raster):
+    transform = Affine(2, 0, 100, 0, -2, 200)
+    with Scene(raster("quarry.tif", np.zeros((50, 70), np.uint8), crs=QUARRY, transform=transform)) as scene:
+        assert scene.pixel_size_m is None
+        assert scene.georeference.corners(np.array([[1, 2, 3, 4]]))[0, 0].tolist() == [102, 196]
 
 
 def gcp_raster(raster, mark: tuple[int, int]) -> tuple:

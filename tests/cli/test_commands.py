@@ -1,0 +1,228 @@
+"""The commands, as a user types them: what they print, write and return."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
+
+
+@pytest.fixture
+def picture(shared):
+    """A small real orthophoto."""
+    return shared / "geotiff/colorado_rgb.tif"
+
+
+def names(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_predict_writes_geojson_here_and_says_so(slicedet, here, picture, model):
+    done = slicedet("predict", picture, *model)
+    assert (done.code, done.err) == (0, "")
+    assert names(here) == {"colorado_rgb.geojson", "colorado_rgb.qml", "colorado_rgb.run.json"}
+    first, *written = done.out.splitlines()
+    features = json.loads((here / "colorado_rgb.geojson").read_text())["features"]
+    assert first.startswith(f"{picture}: {len(features)} object")
+    assert {line.strip() for line in written} == names(here)
+
+
+def test_predict_writes_coco_where_there_is_no_place(slicedet, here, raster, model):
+    photo = raster("photo.png", np.full((3, 100, 120), 90, np.uint8), driver="PNG")
+    assert slicedet("predict", photo, *model).code == 0
+    assert names(here) == {"photo.coco.json", "photo.run.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        (["-o", "a.csv"], {"a.csv", "a.run.json"}),
+        (["-o", "a.csv", "-o", "b.coco.json"], {"a.csv", "b.coco.json", "a.run.json"}),
+        (["-o", "out"], {"out/colorado_rgb.geojson", "out/colorado_rgb.qml", "out/colorado_rgb.run.json"}),
+        (["-o", "out", "--format", "csv"], {"out/colorado_rgb.csv", "out/colorado_rgb.run.json"}),
+        (["--format", "csv,coco"], {"colorado_rgb.csv", "colorado_rgb.coco.json", "colorado_rgb.run.json"}),
+        (
+            ["--format", "csv", "--format", "png"],
+            {"colorado_rgb.csv", "colorado_rgb.overlay.png", "colorado_rgb.run.json"},
+        ),
+        (["-o", "a.csv", "--format", "coco"], {"a.csv", "colorado_rgb.coco.json", "a.run.json"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_outputs_are_files_folders_and_formats(slicedet, here, picture, model, options, files):
+    (here / "out").mkdir()
+    done = slicedet("predict", picture, *model, *options)
+    assert (done.code, done.err) == (0, "")
+    assert names(here) == files
+
+
+def test_overwrite_replaces_what_is_there(slicedet, here, picture, model):
+    (here / "a.csv").write_text("old")
+    assert slicedet("predict", picture, *model, "-o", "a.csv").code == 1
+    assert (here / "a.csv").read_text() == "old"
+    assert slicedet("predict", picture, *model, "-o", "a.csv", "--overwrite").code == 0
+    assert (here / "a.csv").read_text() != "old"
+
+
+def test_one_bad_image_of_several_is_reported_and_the_others_done(slicedet, here, picture, model, shared, tmp_path):
+    done = slicedet("predict", tmp_path / "no.tif", picture, shared / "geotiff/colorado_alpha.tif", *model)
+    assert done.code == 1
+    assert done.err == f"Error: {tmp_path}/no.tif: no such file\n"
+    assert {"colorado_rgb.geojson", "colorado_alpha.geojson"} <= names(here)
+
+
+def test_images_whose_results_would_share_a_name_do_not_overwrite_each_other(slicedet, here, raster, model):
+    first = raster("north/scene.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
+    second = raster("south/scene.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
+    for overwrite in ([], ["--overwrite"]):
+        done = slicedet("predict", first, second, *model, *overwrite)
+        assert done.code == 1
+        assert done.err.count("\n") == 1
+        assert str(second) in done.err
+        assert json.loads((here / "scene.run.json").read_text())["scene"]["source"] == str(first)
+
+
+def test_json_is_one_object_and_nothing_else(slicedet, picture, model, tmp_path):
+    done = slicedet("predict", picture, tmp_path / "no.tif", *model, "--json")
+    answer = json.loads(done.out)
+    good, bad = answer["images"]
+    assert done.code == 1
+    assert good["source"] == str(picture)
+    assert good["outputs"] == ["colorado_rgb.geojson", "colorado_rgb.qml", "colorado_rgb.run.json"]
+    assert good["tiles"]["run"] == good["tiles"]["total"] > 0
+    assert good["detector"]["weights"] == "picodet_s_320_coco.onnx"
+    assert bad == {"source": f"{tmp_path}/no.tif", "error": f"{tmp_path}/no.tif: no such file"}
+
+
+def test_quiet_says_nothing(slicedet, here, picture, model):
+    assert slicedet("predict", picture, *model, "--quiet") == (0, "", "")
+    assert "colorado_rgb.geojson" in names(here)
+
+
+def test_options_reach_the_search_and_are_recorded(slicedet, here, picture, model):
+    done = slicedet(
+        "predict", picture, *model, "--slice", "160x128", "--overlap", "32px", "--merge", "nmm",
+        "--match-metric", "iou", "--match-threshold", "0.4", "--class-agnostic", "--classes", "car,truck",
+        "--threshold", "0.3", "--threshold", "car=0.2", "--full-image", "--gsd", "0.3", "--bands", "3,2,1",
+        "--stretch", "minmax",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    record = json.loads((here / "colorado_rgb.run.json").read_text())
+    settings, frame = record["settings"], record["frame"]
+    assert settings["merge"] == {"method": "nmm", "metric": "iou", "threshold": 0.4, "class_agnostic": True}
+    assert settings["threshold"] == {"*": 0.3, "car": 0.2}
+    assert settings["classes"] == ["car", "truck"]
+    assert (frame["tile_width"], frame["tile_height"], frame["overlap_x"], frame["overlap_y"]) == (160, 128, 32, 32)
+    assert frame["gsd_m"] == pytest.approx([0.3, 0.3], rel=0.01)
+    assert record["scene"]["bands"] == [3, 2, 1]
+    assert record["scene"]["stretch"]["rule"] == "minmax"
+
+
+def test_engines_and_models_of_all_layouts_run(slicedet, picture, shared):
+    for model, weights in {
+        "picodet_s_416_coco": "picodet_s_416_coco.onnx",
+        "picodet_xs_320_coco_lcnet": "picodet_xs_320_lcnet_postprocessed.onnx",
+    }.items():
+        for engine in ("openvino", "onnxruntime"):
+            options = ["-m", model, "--weights", shared / "models" / weights, "--engine", engine, "--overwrite"]
+            done = slicedet("predict", picture, *options, "--json")
+            assert done.code == 0, done.err
+            assert json.loads(done.out)["images"][0]["detector"]["engine"] == engine
+
+
+def test_batch_mirrors_the_folder_and_ends_with_1_for_a_bad_image(slicedet, here, raster, model, tmp_path):
+    raster("in/one.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
+    raster("in/deep/two.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
+    (tmp_path / "in/bad.tif").touch()
+    done = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--format", "csv")
+    assert done.code == 1
+    assert done.err == f"Error: {tmp_path}/in/bad.tif: empty file (0 bytes)\n"
+    assert done.out == "2 of 3 images, 0 objects, results in out\n"
+    files = {"summary.csv", "detections.coco.json", "one.csv", "one.run.json", "deep/two.csv", "deep/two.run.json"}
+    assert names(here / "out") == files
+    again = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--pattern", "o*.tif", "--overwrite", "--json")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out)["failed"] == 0
+    assert [row["image"] for row in json.loads(again.out)["images"]] == ["one.tif"]
+
+
+def test_info_of_every_real_raster(slicedet, shared):
+    for path in sorted((shared / "geotiff").glob("*.tif")):
+        done = slicedet("info", path, "--json", "--slice", "256x200", "--overlap", "0.5")
+        if path.stem in ("all-nodata", "inverted_lat"):
+            assert done == (1, "", f"Error: {path}: every pixel is nodata, there is nothing to detect\n")
+            continue
+        assert (done.code, done.err) == (0, "")
+        seen = json.loads(done.out)
+        with rasterio.open(path) as dataset:
+            if not seen["warped_from_gcps"]:
+                assert (seen["width"], seen["height"]) == dataset.shape[::-1]
+                assert seen["crs"] == (dataset.crs.to_string() if dataset.crs else None)
+            assert seen["dtype"] == dataset.dtypes[0]
+            assert (seen["stretch"] is None) == (dataset.dtypes[0] == "uint8")
+        assert seen["tiles"]["total"] == seen["tiles"]["columns"] * seen["tiles"]["rows"] > 0
+
+
+def test_info_is_lines_of_name_and_value(slicedet, picture):
+    done = slicedet("info", picture)
+    assert (done.code, done.err) == (0, "")
+    lines = dict(line.split(":", 1) for line in done.out.splitlines())
+    assert lines["size"].strip() == "383 x 232 px"
+    assert lines["CRS"].strip() == "EPSG:26913"
+    assert lines["pixel size"].strip().startswith("0.14")
+    assert lines["tiles"].strip().startswith("1 (1 x 1)")
+
+
+def test_info_of_a_crs_that_leads_nowhere_says_so_without_failing(slicedet, raster):
+    quarry = 'LOCAL_CS["Quarry grid",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    path = raster("quarry.tif", np.zeros((90, 90), np.uint8), crs=quarry, transform=PLACE["transform"])
+    done = slicedet("info", path)
+    assert (done.code, done.err) == (0, "")
+    assert "unknown" in done.out
+
+
+def test_models_lists_the_catalogue(slicedet):
+    lines = slicedet("models").out.splitlines()
+    listed = json.loads(slicedet("models", "--json").out)["models"]
+    assert [line.split()[0] for line in lines] == [model["name"] for model in listed]
+    assert "picodet_s_416_coco" in {model["name"] for model in listed}
+
+
+@pytest.mark.parametrize("command", [[], ["predict"], ["batch"], ["info"], ["models"]])
+def test_help_shows_the_usage(slicedet, command):
+    done = slicedet(*command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: slicedet")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"], ["predict", "--slice", "5"]])
+def test_nothing_heavy_is_imported_to_parse_the_command_line(arguments):
+    script = (
+        "import sys\n"
+        "from slicedet.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'rasterio', 'cv2', 'geopandas', 'pandas', 'shapely', 'pyproj', 'openvino', 'onnxruntime',\n"
+        "         'paddle', 'sahi', 'PIL'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_installed_program_runs_in_a_process_of_its_own(here, picture, model):
+    program = [sys.executable, "-c", "from slicedet.cli import main; main(prog_name='slicedet')"]
+    done = subprocess.run([*program, "predict", picture, *model], cwd=here, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "colorado_rgb.geojson" in names(here)
+    failed = subprocess.run(
+        [*program, "predict", "no.tif", *model], cwd=here, capture_output=True, text=True, check=False
+    )
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "Error: no.tif: no such file\n")

@@ -1,0 +1,52 @@
+"""Networks as static graphs: saved, and run by paddle.inference, they give what the layers give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+paddle = pytest.importorskip("paddle")
+
+from paddle import inference  # noqa: E402
+
+from slicedet import networks  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "sizes"),
+    [
+        ("picodet_s_320_coco", [None, 3, 320, 320], [(1, 320, 320), (3, 320, 320)]),
+        ("picodet_xs_320_coco_lcnet", [None, 3, None, None], [(1, 192, 320), (2, 96, 64)]),
+        ("ppyoloe_plus_sod_crn_s_80e_visdrone", [None, 3, 320, 320], [(1, 320, 320), (3, 320, 320)]),
+        ("ppyoloe_plus_sod_crn_s_80e_visdrone", [None, 3, None, None], [(1, 192, 320), (2, 96, 64)]),
+    ],
+)
+def test_a_saved_graph_gives_what_the_layers_give(
+    name: str, shape: list[int | None], sizes: list[tuple[int, int, int]], tmp_path: Path, fill: Callable[..., None]
+) -> None:
+    network, exported = networks.build(name), networks.build(name)
+    fill(network, 1.5)
+    fill(exported, 1.5)
+    spec = paddle.static.InputSpec(shape, "float32", "image")
+    paddle.jit.save(paddle.jit.to_static(exported, [spec], full_graph=True), str(tmp_path / "model"))
+    predictor = _predictor(tmp_path)
+    for batch, height, width in sizes:
+        images = np.random.default_rng(0).random((batch, 3, height, width), "float32")
+        with paddle.no_grad():
+            expected = [value.numpy() for value in network(paddle.to_tensor(images))]
+        predictor.get_input_handle("image").copy_from_cpu(images)
+        predictor.run()
+        outputs = [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+        for output, value in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(output, value, atol=1e-3 * np.ptp(value))
+
+
+def _predictor(folder: Path) -> inference.Predictor:
+    config = inference.Config(str(folder / "model.json"), str(folder / "model.pdiparams"))
+    # oneDNN in PaddlePaddle 3.3 cannot read the attributes of nearest-neighbour interpolation.
+    config.disable_mkldnn()
+    config.disable_glog_info()
+    return inference.create_predictor(config)

@@ -1,0 +1,217 @@
+"""Batch: good and bad images of a folder, results that mirror it, one table and one COCO file over all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from pycocotools.coco import COCO
+
+from slicedet import Detections, Scene
+from slicedet.batch import Batch
+from slicedet.errors import InvalidSetting, OutputError, UnknownCategory, UnreadableImage
+from slicedet.pipeline import Settings
+
+PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
+
+
+class Spots:
+    """Finds bright pixels, one box around all those of a tile."""
+
+    categories, input_size, name = ("spot", "stain"), 128, "spots"
+
+    def detect(self, tiles):
+        return [self.found(tile) for tile in tiles]
+
+    def found(self, tile):
+        rows, columns = np.nonzero(tile[..., 0] > 200)
+        if not len(rows):
+            return Detections.empty()
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return Detections([box], [0.9], [0])
+
+
+def spotted(x: int, y: int, size: tuple[int, int] = (100, 80)) -> np.ndarray:
+    """A dark picture [3, H, W] with a spot of 10 x 6 pixels."""
+    pixels = np.full((3, size[1], size[0]), 20, np.uint8)
+    pixels[:, y : y + 6, x : x + 10] = 250
+    return pixels
+
+
+@pytest.fixture
+def folder(raster, tmp_path) -> Path:
+    """Three good images and two bad ones, in three folders, with other files between them."""
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    raster("in/north/two.png", spotted(30, 40, (60, 90)), driver="PNG")
+    raster("in/north/deep/three.tif", spotted(0, 0), **PLACE)
+    raster("in/north/void.tif", np.zeros((3, 50, 50), np.uint8), nodata=0, **PLACE)
+    (tmp_path / "in/broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "in/notes.txt").write_text("not an image")
+    raster("in/.hidden.tif", spotted(1, 1))
+    raster("in/.cache/thumbnail.tif", spotted(1, 1))
+    return tmp_path / "in"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file and folder below, with the content of files."""
+    paths = sorted(folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in paths}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_good_images_give_results_that_mirror_the_folders_and_bad_ones_a_line(folder, tmp_path):
+    before, heard = tree(folder), []
+    results = Batch(folder, tmp_path / "out").run(Spots(), Settings(), report=heard.append)
+    assert tree(folder) == before
+    assert heard == results
+    assert {result.image: None if result.error is None else str(result.error) for result in results} == {
+        "broken.jpg": f"{folder}/broken.jpg: not an image that GDAL can read",
+        "north/deep/three.tif": None,
+        "north/two.png": None,
+        "north/void.tif": f"{folder}/north/void.tif: every pixel searched is nodata, there is nothing to detect",
+        "one.tif": None,
+    }
+    files = {name for name in tree(tmp_path / "out") if (tmp_path / "out" / name).is_file()}
+    assert files == {
+        "summary.csv", "detections.coco.json",
+        "one.geojson", "one.qml", "one.run.json",
+        "north/two.coco.json", "north/two.run.json",
+        "north/deep/three.geojson", "north/deep/three.qml", "north/deep/three.run.json",
+    }  # fmt: skip
+    assert len(json.loads((tmp_path / "out/one.geojson").read_text())["features"]) == 1
+
+
+def test_summary_has_a_row_for_every_image(folder, tmp_path):
+    Batch(folder, tmp_path / "out").run(Spots(), Settings())
+    table = rows(tmp_path / "out/summary.csv")
+    assert [(row["image"], row["detections"], row["tiles_run"], bool(row["error"])) for row in table] == [
+        ("broken.jpg", "0", "0", True),
+        ("north/deep/three.tif", "1", "1", False),
+        ("north/two.png", "1", "1", False),
+        ("north/void.tif", "0", "0", True),
+        ("one.tif", "1", "1", False),
+    ]
+
+
+def test_one_coco_file_over_all_good_images_loads_in_pycocotools(folder, tmp_path):
+    Batch(folder, tmp_path / "out").run(Spots(), Settings())
+    coco = COCO(tmp_path / "out/detections.coco.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["spot", "stain"]
+    boxes = {}
+    for image in coco.loadImgs(coco.getImgIds()):
+        (annotation,) = coco.loadAnns(coco.getAnnIds(image["id"]))
+        boxes[image["file_name"]] = (image["width"], image["height"], annotation["bbox"])
+    assert boxes == {
+        "north/deep/three.tif": (100, 80, [0, 0, 10, 6]),
+        "north/two.png": (60, 90, [30, 40, 10, 6]),
+        "one.tif": (100, 80, [5, 7, 10, 6]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "images"),
+    [
+        ((), ["broken.jpg", "north/deep/three.tif", "north/two.png", "north/void.tif", "one.tif"]),
+        (("*.tif",), ["north/deep/three.tif", "north/void.tif", "one.tif"]),
+        (("*.png", "one.*"), ["north/two.png", "one.tif"]),
+        (("north/*",), ["north/two.png", "north/void.tif"]),
+        (("*.txt",), ["notes.txt"]),
+    ],
+)
+def test_pattern_chooses_images_and_hidden_files_are_never_taken(folder, tmp_path, pattern, images):
+    job = Batch(folder, tmp_path / "out", pattern=pattern)
+    assert [path.relative_to(folder).as_posix() for path in job.images] == images
+
+
+def test_images_of_one_stem_keep_their_suffix_in_the_results(raster, tmp_path):
+    raster("in/scene.tif", spotted(5, 7), **PLACE)
+    raster("in/scene.png", spotted(6, 8), driver="PNG")
+    raster("in/deep/scene.tif", spotted(7, 9), **PLACE)
+    results = Batch(tmp_path / "in", tmp_path / "out", formats=["csv"]).run(Spots(), Settings())
+    assert not any(result.error for result in results)
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("scene*.csv")}
+    assert written == {"scene.tif.csv", "scene.png.csv", "deep/scene.csv"}
+
+
+def test_results_below_the_images_are_not_taken_for_images(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    output = tmp_path / "in/results"
+    for _ in range(2):
+        results = Batch(tmp_path / "in", output, formats=["png", "tif"], overwrite=True).run(Spots(), Settings())
+        assert [result.image for result in results] == ["one.tif"]
+        assert (output / "one.overlay.png").is_file()
+
+
+def test_nothing_is_overwritten_unless_asked(folder, tmp_path):
+    Batch(folder, tmp_path / "out").run(Spots(), Settings())
+    first = tree(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"summary\.csv: exists already"):
+        Batch(folder, tmp_path / "out")
+    (tmp_path / "out/summary.csv").unlink()
+    (tmp_path / "out/detections.coco.json").unlink()
+    results = Batch(folder, tmp_path / "out").run(Spots(), Settings())
+    assert all(result.error is not None for result in results)
+    again = Batch(folder, tmp_path / "out", overwrite=True).run(Spots(), Settings())
+    assert sum(result.error is None for result in again) == 3
+    assert tree(tmp_path / "out").keys() == first.keys()
+
+
+def test_own_way_of_opening_scenes_is_used(raster, tmp_path):
+    pixels = spotted(5, 7)
+    pixels[0] = 0
+    raster("in/blue.tif", pixels)
+    job = Batch(tmp_path / "in", tmp_path / "out")
+    (result,) = job.run(Spots(), Settings(), lambda path: Scene(path, bands=(3, 2, 1)))
+    assert result.detections == 1
+
+
+@pytest.mark.parametrize(
+    "case", ["no folder", "a file", "no image", "no match", "own folder", "output a file", "format"]
+)
+def test_what_cannot_work_is_said_at_once_and_leaves_nothing(folder, tmp_path, case):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").write_text("")
+    source, output, options, error = {
+        "no folder": (tmp_path / "nowhere", tmp_path / "out", {}, UnreadableImage),
+        "a file": (folder / "one.tif", tmp_path / "out", {}, UnreadableImage),
+        "no image": (tmp_path / "empty", tmp_path / "out", {}, UnreadableImage),
+        "no match": (folder, tmp_path / "out", {"pattern": ["*.jp2"]}, UnreadableImage),
+        "own folder": (folder, folder, {}, OutputError),
+        "output a file": (folder, tmp_path / "taken", {}, OutputError),
+        "format": (folder, tmp_path / "out", {"formats": ["xyz"]}, InvalidSetting),
+    }[case]
+    before = tree(tmp_path)
+    with pytest.raises(error) as caught:
+        Batch(source, output, **options)
+    assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("setting", [{"classes": ("cat",)}, {"threshold": {"cat": 0.5}}])
+def test_unknown_class_fails_the_batch_and_not_each_image(folder, tmp_path, setting):
+    with pytest.raises(UnknownCategory, match="cat"):
+        Batch(folder, tmp_path / "out").run(Spots(), Settings(**setting))
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_cannot_be_made_is_said(folder, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="taken"):
+        Batch(folder, tmp_path / "taken/deeper").run(Spots(), Settings())
+
+
+def test_batch_of_bad_images_only_still_leaves_a_summary(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").touch()
+    (result,) = Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings())
+    assert "0 bytes" in str(result.error)
+    assert "0 bytes" in rows(tmp_path / "out/summary.csv")[0]["error"]
+    assert COCO(tmp_path / "out/detections.coco.json").getImgIds() == []
