@@ -54,8 +54,8 @@ def _lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
         ("format", f"{seen['driver']}, {seen['dtype']}"),
         ("size", f"{seen['width']} x {seen['height']} px"),
         ("bands", bands),
-        ("mask", seen["mask"]),
-        ("stretch", stretch or "none, pixels are taken as they are"),
+        ("mask", "nodata everywhere" if seen["all_nodata"] else seen["mask"]),
+        ("stretch", "unknown" if seen["all_nodata"] else stretch or "none, pixels are taken as they are"),
         ("CRS", seen["crs"] or "none"),
         ("pixel size", f"{pixel[0]:.4g} x {pixel[1]:.4g} m" if pixel else "unknown"),
         (

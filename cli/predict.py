@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import Console
+from .console import Console, one_line
 from .options import (
     DetectorChoice,
     SceneChoice,
@@ -70,7 +70,7 @@ def predict(
                 written = targets.save(prediction, paths)
         except SlicedetError as error:
             console.complain(error)
-            answers.append({"source": image, "error": " ".join(str(error).split())})
+            answers.append({"source": image, "error": one_line(error)})
             failed = True
             continue
         record = prediction.run
@@ -90,6 +90,7 @@ def _loaded(choice: DetectorChoice, console: Console) -> Any:
         return choice.load()
     except SlicedetError as error:
         console.complain(error)
+        console.answer({"images": [], "error": one_line(error)})
         sys.exit(1)
 
 

@@ -121,7 +121,7 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
     if progress is not None:
         progress(search.count.total, search.count.total)  # The last tiles may have been left out.
     raw = Detections.concatenate(tiles)
-    merged = settings.merge.apply(raw)
+    merged = settings.merge.apply(raw, (scene.width, scene.height))
     if search.region is not None:
         merged = merged[search.region.holds(merged.boxes)]
     record = {
@@ -142,7 +142,10 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
 def describe(scene: Scene) -> dict[str, Any]:
     """What slicedet sees of a scene: size, bands, stretch and place on the ground, ready for JSON."""
     place = scene.georeference
-    stretch = scene.stretch
+    try:
+        stretch, empty = scene.stretch, False
+    except EmptyImage:
+        stretch, empty = None, True
     return {
         "source": scene.source,
         "driver": scene.driver,
@@ -153,6 +156,7 @@ def describe(scene: Scene) -> dict[str, Any]:
         "bands": list(scene.band_numbers),
         "palette": scene.has_palette,
         "mask": scene.mask,
+        "all_nodata": empty,
         "stretch": None if stretch is None else {"rule": stretch.rule, "low": stretch.low, "high": stretch.high},
         "exif_orientation": scene.exif_orientation,
         "crs": None if place is None or place.crs is None else place.crs.to_string(),

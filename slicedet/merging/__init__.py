@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.errors import InvalidSetting
+from slicedet.errors import InvalidDetections, InvalidSetting
+from slicedet.merging import agreement
 from slicedet.merging.nmm import absorb
 from slicedet.merging.nms import suppressors
 from slicedet.merging.order import best_first
 
-METHODS = ("nms", "nmm", "greedy-nmm")
+METHODS = ("nms", "nmm", "greedy-nmm", "agreement")
 METRICS = ("iou", "ios")
+
+Frame = tuple[float, float]
+"""Width and height in pixels of the scene that the tiles cover."""
+
+
+class Merged(NamedTuple):
+    """detections: what remains. rows: int64 [N], for each detection merged the row it went into, -1 for none."""
+
+    detections: Detections
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class MergeRule:
-    """How detections of the same object are found and made one.
+    """How detections of the same object are found and made one; docs/merging.md describes the methods.
 
-    method: "nms", "nmm" or "greedy-nmm". metric: "iou" or "ios", see `slicedet.boxes.overlap`.
+    method: "nms", "nmm", "greedy-nmm" or "agreement".
+    metric: "iou" or "ios", see `slicedet.boxes.overlap`; agreement always compares by IoU.
     threshold: boxes match from this overlap on, above 0 and at most 1. class_agnostic: whether classes may mix.
     Raises InvalidSetting for anything else.
     """
@@ -39,21 +53,38 @@ class MergeRule:
         if not isinstance(self.threshold, int | float) or math.isnan(self.threshold) or not 0 < self.threshold <= 1:
             raise InvalidSetting(f"merge threshold {self.threshold!r}: expected a number above 0 and at most 1")
 
-    def apply(self, detections: Detections) -> Detections:
-        """The merged detections, best score first, ties by coordinates; the same for any order of the input."""
+    def apply(self, detections: Detections, frame: Frame | None = None) -> Detections:
+        """The merged detections, best score first, ties by coordinates; the same for any order of the input.
+
+        Each keeps the tile of its best detection. `frame` is for agreement: where it is not given, the tiles that
+        found something are taken to reach its edges. Raises InvalidDetections where agreement misses the tiles.
+        """
+        return self.trace(detections, frame).detections
+
+    def trace(self, detections: Detections, frame: Frame | None = None) -> Merged:
+        """The same as `apply`, and what became of each detection."""
         columns = [detections.boxes, detections.category_ids]
         if detections.tiles is not None:
             columns.append(detections.tiles)
-        ranked = detections[best_first(detections.scores, *columns)]
-        boxes = ranked.boxes.astype(np.float64)
+        order = best_first(detections.scores, *columns)
+        ranked = detections[order]
+        boxes, scores = ranked.boxes.astype(np.float64), ranked.scores.astype(np.float64)
         groups = np.zeros(len(ranked), np.int64) if self.class_agnostic else ranked.category_ids.astype(np.int64)
-        if self.method == "nms":
+        if self.method == "agreement":
+            tiles = _tiles(ranked)
+            owner, boxes, scores = agreement.unite(boxes, scores, groups, tiles, _frame(tiles, frame), self.threshold)
+        elif self.method == "nms":
             owner = suppressors(boxes, groups, self.metric, self.threshold)
         else:
             owner, boxes = absorb(boxes, groups, self.metric, self.threshold, transitive=self.method == "nmm")
-        kept = owner == np.arange(len(owner))
-        merged = ranked[kept].replace(boxes=boxes[kept])
-        return merged[best_first(merged.scores, merged.boxes, merged.category_ids)]
+        kept = np.flatnonzero(owner == np.arange(len(owner)))
+        merged = ranked[kept].replace(boxes=boxes[kept], scores=scores[kept])
+        kept, merged = _resorted(kept, merged)
+        row = np.full(len(owner) + 1, -1)
+        row[kept] = np.arange(len(kept))
+        rows = np.empty_like(owner)
+        rows[order] = row[owner]  # Owner -1 reads the last place, which is nobody's.
+        return Merged(merged, rows)
 
 
 def merge(
@@ -62,6 +93,24 @@ def merge(
     metric: str = "ios",
     threshold: float = 0.5,
     class_agnostic: bool = False,
+    frame: Frame | None = None,
 ) -> Detections:
     """Detections of overlapping tiles made one set: see `MergeRule` for the settings and `MergeRule.apply`."""
-    return MergeRule(method, metric, threshold, class_agnostic).apply(detections)
+    return MergeRule(method, metric, threshold, class_agnostic).apply(detections, frame)
+
+
+def _resorted(kept: NDArray[np.int64], merged: Detections) -> tuple[NDArray[np.int64], Detections]:
+    order = best_first(merged.scores, merged.boxes, merged.category_ids)
+    return kept[order], merged[order]
+
+
+def _tiles(detections: Detections) -> NDArray[np.float64]:
+    if detections.tiles is None and len(detections):
+        raise InvalidDetections("agreement merging needs to know the tile of every detection: give `tiles`")
+    return np.empty((0, 4)) if detections.tiles is None else detections.tiles.astype(np.float64)
+
+
+def _frame(tiles: NDArray[np.float64], frame: Frame | None) -> NDArray[np.float64]:
+    if frame is not None:
+        return np.array([0, 0, *frame], np.float64)
+    return np.concatenate([tiles[:, :2].min(0, initial=np.inf), tiles[:, 2:].max(0, initial=-np.inf)])

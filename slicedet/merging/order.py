@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 def best_first(scores: NDArray[np.floating], *ties: NDArray[np.generic]) -> NDArray[np.int64]:
     """Indices that sort by score descending, then by the `ties` ascending: columns [N] or tables [N, K]."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ranked = scores[order]
     same = np.zeros(len(order) + 1, bool)
     same[1:-1] = ranked[1:] == ranked[:-1]

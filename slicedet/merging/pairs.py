@@ -71,7 +71,7 @@ class Sweep:
         row = rows[index]
         strip = self._first[row] + nth
         begin = strip * self._span + self._begin[row]
-        order = np.argsort(begin, kind="stable")
+        order = np.argsort(begin)
         begin, strip, row = begin[order], strip[order], row[order]
         end = begin + self._width[row] * reach
         return Entries(begin, end + 4 * np.spacing(end), strip, row)

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from slicedet.errors import EmptyImage, InvalidBands, UnreadableImage, UnreadableWindow, UntransformableCRS
+from slicedet.errors import EmptyImage, UnreadableWindow, UntransformableCRS
 from slicedet.raster import bands as band_choice
 from slicedet.raster import stretch as stretching
 from slicedet.raster.georeference import Georeference
 from slicedet.raster.orientation import Orientation, Window, exif_value
+from slicedet.raster.source import Source, mask_kind
 from slicedet.tiling import TileGrid
-
-CACHE_BYTES = 256 << 20
-"""Decoded blocks GDAL may keep. Its own default, 5 % of the machine's memory, would make memory depend on the
-machine."""
 
 SAMPLE_EDGE = 1024
 """Longer side in pixels of the decimated read from which a stretch is measured."""
@@ -39,8 +30,6 @@ SAMPLE_ENOUGH = 4096
 
 PIECE_EDGE = 256
 """Edge in pixels of the pieces read where one decimated read does not do."""
-
-_Result = TypeVar("_Result")
 
 
 class Scene:
@@ -66,33 +55,24 @@ class Scene:
         bands: Sequence[int] | None = None,
         stretch: str | None = None,
     ) -> None:
-        self._array = source if isinstance(source, np.ndarray) else None
-        self.source = "array" if self._array is not None else str(source)
         self._rule = None if stretch is None else stretching.parse(stretch)
-        self._handles: dict[int, Any] = {}
-        self._lock = threading.RLock()
-        if self._array is None:
-            _check_local(self.source)
-            self._gdal_name = self.source
-        else:
-            # Kept, since GDAL reads the array where it lies.
-            self._array, self._gdal_name = _in_memory_name(self._array)
-        with self._reading() as dataset:
-            self.driver: str = "array" if self._array is not None else dataset.driver
+        self._measuring = threading.Lock()
+        self._source = Source(source)
+        self.source = self._source.name
+        with self._source.reading() as dataset:
+            self.driver: str = "array" if self._source.is_array else dataset.driver
             self._bands = band_choice.choose(dataset, bands, self.source)
             self.band_count: int = dataset.count
             self.dtype: str = dataset.dtypes[self._bands.numbers[0] - 1]
             warped = isinstance(dataset, WarpedVRT)
-            self.exif_orientation = (
-                1 if warped else exif_value(dataset, None if is_remote(self.source) else self.source)
-            )
+            self.exif_orientation = 1 if warped else exif_value(dataset, self._source.local_path)
             self._orientation = Orientation.from_exif(self.exif_orientation)
             self._stored_size = (dataset.width, dataset.height)
             self.width, self.height = self._orientation.shown_size(dataset.width, dataset.height)
-            self.mask = _mask_kind(dataset)
+            self.mask = mask_kind(dataset)
             self.georeference = None
             # GDAL's MEM driver makes up a transform for arrays.
-            if self._array is None and dataset.transform != rasterio.Affine.identity():
+            if not self._source.is_array and dataset.transform != rasterio.Affine.identity():
                 to_stored = self._orientation.to_stored(self.width, self.height)
                 self.georeference = Georeference(dataset.transform @ to_stored, dataset.crs)
             self.from_gcps = warped
@@ -101,7 +81,7 @@ class Scene:
     @property
     def name(self) -> str:
         """File name, for people and tables."""
-        return self.source.rstrip("/").rsplit("/", 1)[-1].split("?")[0] if self._array is None else self.source
+        return self.source.rstrip("/").rsplit("/", 1)[-1].split("?")[0] if not self._source.is_array else self.source
 
     @property
     def stem(self) -> str:
@@ -135,7 +115,7 @@ class Scene:
 
         Raises EmptyImage where there is no valid pixel to measure.
         """
-        with self._lock:
+        with self._measuring:
             return self._measured_stretch
 
     @cached_property
@@ -211,7 +191,7 @@ class Scene:
         """Pixels [channels, h, w] of a window of the stored image, palettes expanded, and where they are data."""
         place = RasterWindow(*window)
         shape = (size[1], size[0])
-        with self._reading(place) as dataset:
+        with self._source.reading(place) as dataset:
             pixels = dataset.read(
                 list(self._bands.numbers), window=place, out_shape=(len(self._bands), *shape), resampling=resampling
             )
@@ -228,48 +208,9 @@ class Scene:
             valid = finite if valid is None else valid & finite
         return pixels, None if valid is None or valid.all() else valid
 
-    @contextmanager
-    def _reading(self, window: RasterWindow | None = None) -> Iterator[Any]:
-        """This thread's handle inside a GDAL environment, with GDAL's errors told as slicedet's."""
-        with rasterio.Env(**_gdal_options(self.source, self._array is not None)):
-            dataset = self._handle()
-            try:
-                yield dataset
-            except (RasterioError, CPLE_BaseError) as error:
-                if window is None:
-                    raise UnreadableImage(f"{self.source}: {_reason(error)}") from error
-                raise UnreadableWindow(f"{self.source}: {_failed_block(dataset, window, error)}") from error
-
-    def _handle(self) -> Any:
-        thread = threading.get_ident()
-        with self._lock:
-            if thread not in self._handles:
-                self._handles[thread] = self._open()
-            return self._handles[thread]
-
-    def _open(self) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            try:
-                dataset = rasterio.open(self._gdal_name)
-            except RasterioIOError as error:
-                raise UnreadableImage(f"{self.source}: {_open_failure(self.source, error)}") from error
-            _forget_broken_exif(dataset)
-            points, crs = dataset.gcps
-            if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
-                palette = dataset.colorinterp[0].name == "palette"
-                resampling = Resampling.nearest if palette else Resampling.bilinear
-                return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=_mask_kind(dataset) == "none")
-            return dataset
-
     def close(self) -> None:
         """Closes all handles; reading again opens new ones."""
-        with self._lock:
-            for handle in self._handles.values():
-                handle.close()
-                if isinstance(handle, WarpedVRT):
-                    handle.src_dataset.close()
-            self._handles.clear()
+        self._source.close()
 
     def __enter__(self) -> Scene:
         return self
@@ -279,124 +220,3 @@ class Scene:
 
     def __repr__(self) -> str:
         return f"Scene({self.source!r}, {self.width} x {self.height})"
-
-
-def _forget_broken_exif(dataset: Any) -> None:
-    """Lets GDAL come upon broken EXIF data, which rasterio would raise from whatever is called next."""
-    dataset.tags()
-    with suppress(CPLE_BaseError):
-        _ = dataset.colorinterp
-
-
-def _mask_kind(dataset: Any) -> str:
-    """How a dataset tells where it has data: "alpha", "mask" (a band or file of its own), "nodata" (a value) or
-    "none"."""
-    flags = {flag for band in dataset.mask_flag_enums for flag in band} - {MaskFlags.all_valid}
-    for kind, flag in (("alpha", MaskFlags.alpha), ("mask", MaskFlags.per_dataset), ("nodata", MaskFlags.nodata)):
-        if flag in flags:
-            return kind
-    return "none"
-
-
-def is_remote(source: str) -> bool:
-    """Whether a source is a URL or a GDAL virtual path rather than a local file."""
-    return "://" in source or source.startswith("/vsi")
-
-
-def _check_local(source: str) -> None:
-    path = Path(source)
-    if is_remote(source) or (":" in source and not path.exists()):
-        return  # GDAL names such as NETCDF:file.nc:variable are for GDAL to judge.
-    if not path.exists():
-        raise UnreadableImage(f"{source}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise UnreadableImage(f"{source}: empty file (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise UnreadableImage(f"{source}: no permission to read it")
-
-
-def _open_failure(source: str, error: Exception) -> str:
-    if Path(source).is_dir():
-        return "a folder, not an image; use slicedet batch for folders"
-    if is_remote(source):
-        return f"cannot be opened ({_reason(error)})"
-    return "not an image that GDAL can read"
-
-
-def _gdal_options(source: str, in_memory: bool) -> dict[str, Any]:
-    """GDAL settings for a source; what the user set in the environment stays."""
-    options: dict[str, Any] = {"GDAL_CACHEMAX": CACHE_BYTES}
-    if in_memory:
-        options["GDAL_MEM_ENABLE_OPEN"] = "YES"
-    if is_remote(source):
-        # Listing a bucket's folder to look for side files costs more than all the tiles of an image.
-        options |= {
-            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-            "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-            "GDAL_HTTP_MAX_RETRY": "3",
-            "GDAL_HTTP_RETRY_DELAY": "1",
-            "GDAL_HTTP_CONNECTTIMEOUT": "20",
-            "VSI_CACHE": "TRUE",
-        }
-    return {name: value for name, value in options.items() if name not in os.environ}
-
-
-def _in_memory_name(array: NDArray[np.generic]) -> tuple[NDArray[np.generic], str]:
-    """The array with positive strides, and the name under which GDAL's MEM driver reads it in place."""
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise UnreadableImage(f"array of shape {list(array.shape)}: expected [height, width] or [height, width, bands]")
-    if array.dtype.name not in _GDAL_TYPES:
-        raise InvalidBands(f"array of type {array.dtype}: expected one of {', '.join(_GDAL_TYPES)}")
-    array = array[..., None] if array.ndim == 2 else array
-    if min(array.strides) < 0 or not array.dtype.isnative:
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    (height, width, count), (line, pixel, band) = array.shape, array.strides
-    return array, (
-        f"MEM:::DATAPOINTER={array.__array_interface__['data'][0]},PIXELS={width},LINES={height},BANDS={count},"
-        f"DATATYPE={_GDAL_TYPES[array.dtype.name]},PIXELOFFSET={pixel},LINEOFFSET={line},BANDOFFSET={band}"
-    )
-
-
-_GDAL_TYPES = {
-    "uint8": "Byte",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "float32": "Float32",
-    "float64": "Float64",
-}
-
-
-def _reason(error: BaseException) -> str:
-    """GDAL's own words for a failure, without the file's name and rasterio's wrapping."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    words = " ".join(str(getattr(cause, "errmsg", None) or cause).split())
-    return words.split(" (this error can be turned")[0]
-
-
-def _failed_block(dataset: Any, window: RasterWindow, error: BaseException) -> str:
-    """Which block under a window cannot be decoded, and why."""
-    height, width = dataset.block_shapes[0]
-    rows = range(int(window.row_off) // height, int(np.ceil(window.row_off + window.height) - 1) // height + 1)
-    columns = range(int(window.col_off) // width, int(np.ceil(window.col_off + window.width) - 1) // width + 1)
-    for row in rows:
-        for column in columns:
-            x, y = column * width, row * height
-            block = RasterWindow(x, y, min(width, dataset.width - x), min(height, dataset.height - y))
-            if _fails(lambda block=block: dataset.read(window=block)):  # type: ignore[misc]
-                return (
-                    f"the block at columns {x} to {x + block.width - 1}, rows {y} to {y + block.height - 1} "
-                    f"cannot be decoded ({_reason(error)})"
-                )
-    return f"columns {int(window.col_off)}.., rows {int(window.row_off)}.. cannot be read ({_reason(error)})"
-
-
-def _fails(read: Callable[[], _Result]) -> bool:
-    try:
-        read()
-    except RasterioError:
-        return True
-    return False
