@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -58,6 +59,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         from slicedet.errors import SlicedetError
 
+        # Schedulers end jobs by SIGTERM: like Ctrl-C, it is to leave nothing half-written.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):

@@ -36,7 +36,8 @@ def write_jpg(prediction: Prediction, path: Path) -> None:
     # Through memory, since Pillow does not tell when the last of a JPEG does not fit on the disk.
     encoded = io.BytesIO()
     _picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
-    path.write_bytes(encoded.getbuffer())
+    with encoded.getbuffer() as view:
+        path.write_bytes(view)
 
 
 def write_png(prediction: Prediction, path: Path) -> None:

@@ -46,4 +46,5 @@ def _write(prediction: Prediction, path: Path, driver: str) -> None:
             geometry_type="Polygon",
             promote_to_multi=False,
         )
-    path.write_bytes(buffer.getbuffer())
+    with buffer.getbuffer() as view:
+        path.write_bytes(view)

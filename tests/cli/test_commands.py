@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +227,19 @@ def test_installed_program_runs_in_a_process_of_its_own(here, picture, model):
         [*program, "predict", "no.tif", *model], cwd=here, capture_output=True, text=True, check=False
     )
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "Error: no.tif: no such file\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc for when the network is loaded")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(number, shared, model, tmp_path):
+    command = [sys.executable, "-c", "from slicedet.cli import main; main()", "predict"]
+    command += [shared / "geotiff" / "dateline.tif", *model, "--overlap", "0.95", "-o", tmp_path / "out.gpkg"]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    while "libopenvino_intel_cpu_plugin" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.strip()) == (1, "Aborted!")
+    assert list(tmp_path.iterdir()) == []
