@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from slicedet import networks
     from slicedet.detections import Detections
     from slicedet.detectors import Detector, load_detector
     from slicedet.errors import SlicedetError
@@ -41,11 +42,14 @@ __all__ = [
     "TileGrid",
     "load_detector",
     "merge",
+    "networks",
     "predict",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "networks":  # Needs Paddle.
+        return import_module("slicedet.networks")
     if name not in _HOMES:
         raise AttributeError(f"module 'slicedet' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -32,21 +32,24 @@ def test_a_saved_graph_gives_what_the_layers_give(
     fill(exported, 1.5)
     spec = paddle.static.InputSpec(shape, "float32", "image")
     paddle.jit.save(paddle.jit.to_static(exported, [spec], full_graph=True), str(tmp_path / "model"))
-    predictor = _predictor(tmp_path)
+    predictors = [_predictor(tmp_path, onednn) for onednn in (False, True)]
     for batch, height, width in sizes:
         images = np.random.default_rng(0).random((batch, 3, height, width), "float32")
         with paddle.no_grad():
             expected = [value.numpy() for value in network(paddle.to_tensor(images))]
-        predictor.get_input_handle("image").copy_from_cpu(images)
-        predictor.run()
-        outputs = [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
-        for output, value in zip(outputs, expected, strict=True):
-            np.testing.assert_allclose(output, value, atol=1e-3 * np.ptp(value))
+        for predictor in predictors:
+            predictor.get_input_handle("image").copy_from_cpu(images)
+            predictor.run()
+            outputs = [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+            for output, value in zip(outputs, expected, strict=True):
+                np.testing.assert_allclose(output, value, atol=1e-3 * np.ptp(value))
 
 
-def _predictor(folder: Path) -> inference.Predictor:
+def _predictor(folder: Path, onednn: bool) -> inference.Predictor:
     config = inference.Config(str(folder / "model.json"), str(folder / "model.pdiparams"))
-    # oneDNN in PaddlePaddle 3.3 cannot read the attributes of nearest-neighbour interpolation.
-    config.disable_mkldnn()
+    if onednn:
+        config.enable_mkldnn()
+    else:
+        config.disable_mkldnn()
     config.disable_glog_info()
     return inference.create_predictor(config)

@@ -1,0 +1,1 @@
+"""Heads: feature maps -> class scores and distance distributions per level, and these -> boxes and scores."""
