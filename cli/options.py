@@ -214,12 +214,15 @@ search_options = grouped(
     click.option("--classes", metavar="A,B", help="Classes to keep.  [default: all]"),
     click.option(
         "--merge",
-        default="nms",
+        default="agreement",
         show_default=True,
-        help="How boxes of overlapping tiles become one: nms, nmm, greedy-nmm.",
+        help="How boxes of overlapping tiles become one: agreement, nms, nmm, greedy-nmm.",
     ),
     click.option(
-        "--match-metric", default="ios", show_default=True, help="Overlap of two boxes: iou, or ios (over the smaller)."
+        "--match-metric",
+        default="ios",
+        show_default=True,
+        help="iou, or ios (over the smaller box); agreement always takes iou.",
     ),
     click.option(
         "--match-threshold", default=0.5, show_default=True, help="Overlap from which two boxes are the same object."

@@ -68,7 +68,7 @@ def predict(
     *,
     slice: int | str | tuple[int, int] | None = None,
     overlap: float | str = 0.25,
-    merge: str | MergeRule = "nms",
+    merge: str | MergeRule = "agreement",
     threshold: float | Mapping[str, float] | None = None,
     classes: Sequence[str] | None = None,
     gsd: float | str = "auto",

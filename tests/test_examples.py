@@ -34,7 +34,7 @@ def test_own_detector_finds_the_painted_vehicles(tmp_path: Path) -> None:
         pixels = raster.read()
         for feature in features:
             lon, lat = feature["geometry"]["coordinates"][0][0]
-            column, row = ~raster.transform * back.transform(lon, lat)
+            column, row = ~raster.transform @ back.transform(lon, lat)
             assert abs(column - round(column)) < 0.2
             assert abs(row - round(row)) < 0.2
             assert 0 <= column <= pixels.shape[2]

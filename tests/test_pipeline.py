@@ -371,7 +371,7 @@ def test_record_of_the_run_is_json_and_says_what_was_done(raster):
     record = json.loads(json.dumps(prediction.run))
     assert record["scene"]["stretch"]["rule"] == "percentile:2,98"
     assert record["scene"]["crs"] == "EPSG:32633"
-    assert record["settings"]["merge"]["method"] == "nms"
+    assert record["settings"]["merge"]["method"] == "agreement"
     assert record["settings"]["classes"] == ["car"]
     assert record["detector"]["name"] == "rectangles"
     assert record["slicedet"] == slicedet.__version__

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parents[1] / "examples"))
 from own_detector import ColouredVehicles, paint_car_park  # noqa: E402
 
 CROP = (0, 0, 640, 500)
-TILE, CUT, WHOLE, PAPER = (255, 255, 255), (230, 159, 0), (240, 228, 66), (24, 26, 30)
+TILE, CUT, WHOLE, PAPER = (255, 255, 255), (0, 220, 255), (240, 228, 66), (24, 26, 30)
 
 
 def main() -> None:

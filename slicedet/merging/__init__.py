@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDetections, InvalidSetting
-from slicedet.merging import agreement
-from slicedet.merging.nmm import absorb
-from slicedet.merging.nms import suppressors
+from slicedet.merging.agreement import unite
+from slicedet.merging.claims import Claims
 from slicedet.merging.order import best_first
 
 METHODS = ("nms", "nmm", "greedy-nmm", "agreement")
@@ -40,7 +39,7 @@ class MergeRule:
     Raises InvalidSetting for anything else.
     """
 
-    method: str = "nms"
+    method: str = "agreement"
     metric: str = "ios"
     threshold: float = 0.5
     class_agnostic: bool = False
@@ -67,24 +66,22 @@ class MergeRule:
         if detections.tiles is not None:
             columns.append(detections.tiles)
         order = best_first(detections.scores, *columns)
-        ranked = detections[order]
-        boxes, scores = ranked.boxes.astype(np.float64), ranked.scores.astype(np.float64)
-        groups = np.zeros(len(ranked), np.int64) if self.class_agnostic else ranked.category_ids.astype(np.int64)
+        boxes, scores = detections.boxes.astype(np.float64), detections.scores.astype(np.float64)
+        groups = np.zeros(len(order), np.int64) if self.class_agnostic else detections.category_ids.astype(np.int64)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
         if self.method == "agreement":
-            tiles = _tiles(ranked)
-            owner, boxes, scores = agreement.unite(boxes, scores, groups, tiles, _frame(tiles, frame), self.threshold)
-        elif self.method == "nms":
-            owner = suppressors(boxes, groups, self.metric, self.threshold)
+            tiles = _tiles(detections)
+            owner, boxes, scores = unite(boxes, scores, groups, tiles, rank, _frame(tiles, frame), self.threshold)
         else:
-            owner, boxes = absorb(boxes, groups, self.metric, self.threshold, transitive=self.method == "nmm")
+            claims = Claims(self.metric, self.threshold, self.method != "nms", self.method == "nmm")
+            owner, boxes = claims.make(boxes, groups, rank)
         kept = np.flatnonzero(owner == np.arange(len(owner)))
-        merged = ranked[kept].replace(boxes=boxes[kept], scores=scores[kept])
-        kept, merged = _resorted(kept, merged)
+        merged = detections[kept].replace(boxes=boxes[kept], scores=scores[kept])
+        order = best_first(merged.scores, merged.boxes, merged.category_ids)
         row = np.full(len(owner) + 1, -1)
-        row[kept] = np.arange(len(kept))
-        rows = np.empty_like(owner)
-        rows[order] = row[owner]  # Owner -1 reads the last place, which is nobody's.
-        return Merged(merged, rows)
+        row[kept[order]] = np.arange(len(order))
+        return Merged(merged[order], row[owner])  # An owner of -1 reads the last place, which is nobody's.
 
 
 def merge(
@@ -97,11 +94,6 @@ def merge(
 ) -> Detections:
     """Detections of overlapping tiles made one set: see `MergeRule` for the settings and `MergeRule.apply`."""
     return MergeRule(method, metric, threshold, class_agnostic).apply(detections, frame)
-
-
-def _resorted(kept: NDArray[np.int64], merged: Detections) -> tuple[NDArray[np.int64], Detections]:
-    order = best_first(merged.scores, merged.boxes, merged.category_ids)
-    return kept[order], merged[order]
 
 
 def _tiles(detections: Detections) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Agreement merging: unites what two tiles say alike of the pixels that both of them saw. docs/merging.md has the rule."""
+"""Agreement merging: unites what two tiles say alike of the pixels that both of them saw; see docs/merging.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.boxes import area, intersection_area, overlap
-from slicedet.merging.nms import suppressors
+from slicedet.merging.claims import Claims
+from slicedet.merging.order import best_first
 from slicedet.merging.pairs import Floats, Integers, Sweep, expand
 
 Flags = NDArray[np.bool_]
@@ -20,30 +21,32 @@ INSIDE = 0.5
 """Share of a box that must lie inside another object for the box to be a fragment of it."""
 
 SLACK = 0.1
-"""How far boxes are blown up when fragments are looked for, as a share of the margin: a sliver may be misplaced by itself."""
+"""How far boxes are blown up when fragments are looked for, as a share of the margin: thin ones go astray."""
 
 UNSEEN = 0.5
 """What is left of a score for every side of the object that no tile saw the end of."""
 
 
 class Views(NamedTuple):
-    """What tiles say, best score first, each box inside its tile.
+    """What tiles say, tile by tile.
 
-    boxes, tiles: float64 [N, 4]. scores: float64 [N]. groups: int64 [N], equal where classes may mix.
-    tile_ids: int64 [N], equal where the tile is. margins: float64 [N, 1] pixels. cut: bool [N, 4], sides at an inner edge.
+    boxes, tiles: float64 [N, 4], the box inside its tile. scores: float64 [N]. rank: int64 [N], lower is better.
+    groups: int64 [N], equal where classes may mix. tile_ids: int64 [N], equal where the tile is.
+    margins: float64 [N, 1], pixels. cut: bool [N, 4], the sides at an inner edge of the tile.
     """
 
     boxes: Floats
-    scores: Floats
-    groups: Integers
     tiles: Floats
+    scores: Floats
+    rank: Integers
+    groups: Integers
     tile_ids: Integers
     margins: Floats
     cut: Flags
 
     def of(self, rows: Integers) -> Views:
         """Some of them."""
-        return Views(*(column[rows] for column in self))
+        return Views(*(column[rows] for column in self))  # type: ignore[arg-type]
 
 
 class Objects(NamedTuple):
@@ -57,87 +60,99 @@ class Objects(NamedTuple):
 
 
 def unite(
-    boxes: Floats, scores: Floats, groups: Integers, tiles: Floats, frame: Floats, threshold: float
+    boxes: Floats, scores: Floats, groups: Integers, tiles: Floats, rank: Integers, frame: Floats, threshold: float
 ) -> tuple[Integers, Floats, Floats]:
-    """For detections given best first: the detection that stands for each (-1 for a fragment), boxes and scores.
+    """The detection that stands for each (itself for the best of an object, -1 for a fragment), boxes and scores.
 
-    boxes, tiles: float64 [N, 4]. scores: float64 [N]. groups: int64 [N], of which only equal ones unite.
-    frame: float64 [4], the rectangle that all tiles cover together. Boxes and scores of those that stand for others
-    are those of the object.
+    boxes, tiles: float64 [N, 4]. scores: float64 [N]. groups: int64 [N], of which only equal ones unite. rank: int64
+    [N], 0 for the best detection, each number once. frame: float64 [4], the rectangle that all tiles cover together.
+    The boxes and scores returned are those of the objects, for the detections that stand for one.
     """
-    views = _views(boxes, scores, groups, tiles, frame)
-    speaker = suppressors(views.boxes, _numbered(np.stack([groups, views.tile_ids], 1)), "iou", threshold)
-    kept = np.flatnonzero(speaker == np.arange(len(boxes)))
-    said = views.of(kept)
-    i, j = _agreeing(said, threshold)
-    head = _grouped(said, i, j)
-    objects = _objects(said, head)
-    owner = np.where(_fragments(said, head, objects)[head], -1, kept[head])
-    position = np.zeros(len(boxes), np.int64)
-    position[kept] = np.arange(len(kept))
+    tile_ids = _numbered(tiles)
+    place = np.argsort(tile_ids << 32 | rank)
+    everything = _views(boxes[place], tiles[place], scores[place], rank[place], groups[place], tile_ids[place], frame)
+    statements = _numbered(np.stack([everything.groups, everything.tile_ids], 1))
+    speaker, _ = Claims("iou", threshold).make(everything.boxes, statements, everything.rank)
+    kept = np.flatnonzero(speaker == np.arange(len(speaker)))
+    views = everything.of(kept)
+    head = _grouped(views, *_agreeing(views, threshold))
+    objects = _objects(views, head)
+    spoken = np.empty_like(rank)
+    spoken[kept] = np.where(_fragments(views, head, objects)[head], -1, place[kept[head]])
+    owner = np.empty_like(rank)
+    owner[place] = spoken[speaker]
     boxes, scores = boxes.copy(), scores.copy()
-    boxes[kept] = objects.boxes
-    scores[kept] = said.scores * UNSEEN**objects.unseen
-    return owner[position[speaker]], boxes, scores
+    boxes[place[kept]] = objects.boxes
+    scores[place[kept]] = views.scores * UNSEEN**objects.unseen
+    return owner, boxes, scores
 
 
-def _views(boxes: Floats, scores: Floats, groups: Integers, tiles: Floats, frame: Floats) -> Views:
+def _views(
+    boxes: Floats, tiles: Floats, scores: Floats, rank: Integers, groups: Integers, tile_ids: Integers, frame: Floats
+) -> Views:
     boxes = np.clip(boxes, np.tile(tiles[:, :2], 2), np.tile(tiles[:, 2:], 2))
     margins = MARGIN * (tiles[:, 2:] - tiles[:, :2]).max(1, keepdims=True)
     # A tile's edge is inner when it is a pixel or more inside the frame; less is the rounding of resampled tiles.
     inner = np.concatenate([tiles[:, :2] >= frame[:2] + 1, tiles[:, 2:] <= frame[2:] - 1], 1)
-    return Views(boxes, scores, groups, tiles, _numbered(tiles), margins, inner & (np.abs(boxes - tiles) <= margins))
+    cut = inner & (np.abs(boxes - tiles) <= margins)
+    return Views(boxes, tiles, scores, rank, groups, tile_ids, margins, cut)
 
 
 def _numbered(rows: NDArray[np.generic]) -> Integers:
     """A number for each row of a table [N, K], equal where the rows are; by the rows' values, whatever their order."""
-    numbers = np.zeros(len(rows), np.int64)
+    numbers, kinds = np.zeros(len(rows), np.int64), 1
     for column in rows.T:
         values, inverse = np.unique(column, return_inverse=True)
-        numbers = np.unique(numbers * len(values) + inverse, return_inverse=True)[1]
-    return numbers
+        if kinds * len(values) > np.iinfo(np.int64).max:
+            unique, numbers = np.unique(numbers, return_inverse=True)
+            kinds = len(unique)
+        numbers, kinds = numbers * len(values) + inverse, kinds * len(values)
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 def _agreeing(views: Views, threshold: float) -> tuple[Integers, Integers]:
     """Pairs of views of different tiles that agree on what both tiles saw, best agreement first."""
     if not len(views.boxes):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    sweep = Sweep(views.boxes, views.groups)
-    found = []
-    for run in sweep.within(np.arange(len(views.boxes))):
+    sweep, rank = Sweep(views.boxes, views.groups), views.rank
+    views = views.of(sweep.rows)
+    found = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+    for run in sweep.within(np.ones(len(sweep.rows), bool)):
         for a, b in sweep.candidates(run):
-            a, b = np.minimum(a, b), np.maximum(a, b)
             other = views.tile_ids[a] != views.tile_ids[b]
             a, b = a[other], b[other]
             low = np.maximum(views.tiles[a, :2], views.tiles[b, :2])
             high = np.minimum(views.tiles[a, 2:], views.tiles[b, 2:])
             shared = np.concatenate([low, high], 1)
-            parts = [np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b)]
-            iou = overlap(*parts, "iou")
+            part_a, part_b = (np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
+            iou = overlap(part_a, part_b, "iou")
             # Boxes that both fill what was shared agree on nothing: some side must be visible in both.
             margins = np.minimum(views.margins[a], views.margins[b])
-            visible = np.logical_and(*(np.abs(part - shared) > margins for part in parts)).any(1)
+            visible = ((np.abs(part_a - shared) > margins) & (np.abs(part_b - shared) > margins)).any(1)
             agreed = (iou >= threshold) & visible
-            found.append(np.stack([-iou[agreed], a[agreed], b[agreed]]))
-    agreement, i, j = np.concatenate([*found, np.empty((3, 0))], 1)
-    order = np.lexsort([j, i, agreement])
-    return i[order].astype(np.int64), j[order].astype(np.int64)
+            found.append((iou[agreed], sweep.rows[a[agreed]], sweep.rows[b[agreed]]))
+    agreement, a, b = (np.concatenate(column) for column in zip(*found, strict=True))
+    rank_a, rank_b = rank[a], rank[b]
+    order = best_first(agreement, np.minimum(rank_a, rank_b), np.maximum(rank_a, rank_b))
+    return a[order], b[order]
 
 
 def _grouped(views: Views, i: Integers, j: Integers) -> Integers:
     """The best view of each view's group, when groups grow pair by pair but never hold two views of one tile."""
     head = _connected(len(views.boxes), i, j)
     # Where all that is connected comes from different tiles, the order of the pairs does not matter.
-    pairs, counts = np.unique(np.stack([head, views.tile_ids], 1), axis=0, return_counts=True)
-    contested = np.zeros(len(head), bool)
-    contested[pairs[counts > 1, 0]] = True
-    contested = contested[head]
+    tiles = int(views.tile_ids.max(initial=0)) + 1
+    held = np.sort(head * tiles + views.tile_ids)
+    contested = np.isin(head, held[1:][held[1:] == held[:-1]] // tiles)
     head[contested] = np.flatnonzero(contested)
     fought = contested[i]
     _grow(head, views.tile_ids, i[fought], j[fought])
-    best = np.arange(len(head))
-    np.minimum.at(best, head, np.arange(len(head)))
-    return best[head]
+    best = np.full(len(head), np.iinfo(np.int64).max)
+    np.minimum.at(best, head, views.rank)
+    is_best = np.flatnonzero(best[head] == views.rank)
+    first = np.empty_like(head)
+    first[head[is_best]] = is_best
+    return first[head]
 
 
 def _connected(count: int, i: Integers, j: Integers) -> Integers:
@@ -157,8 +172,8 @@ def _grow(group: Integers, tile_ids: Integers, i: Integers, j: Integers) -> None
     """Unite the groups of each pair, in order, unless both hold a view of one tile. Changes `group`."""
     members = np.arange(len(group))  # Rings: each view points at the next of its group.
     marks = np.full(int(tile_ids.max(initial=0)) + 1, -1)
-    label, ring, mark, tile = memoryview(group), memoryview(members), memoryview(marks), memoryview(tile_ids)
-    for turn, (a, b) in enumerate(zip(memoryview(i), memoryview(j), strict=True)):
+    label, ring, mark, tile = group.data, members.data, marks.data, tile_ids.data
+    for turn, (a, b) in enumerate(zip(i.data, j.data, strict=True)):
         if label[a] == label[b]:
             continue
         member = a
@@ -212,20 +227,21 @@ def _objects(views: Views, head: Integers) -> Objects:
 
 def _fragments(views: Views, head: Integers, objects: Objects) -> Flags:
     """Whether the group in each row is a piece that lies mostly inside an object of which other tiles saw all sides."""
-    heads = np.flatnonzero(head == np.arange(len(head)))
-    pieces, complete = heads[objects.unseen[heads] > 0], heads[objects.unseen[heads] == 0]
+    is_head = head == np.arange(len(head))
+    pieces, complete = is_head & (objects.unseen > 0), is_head & (objects.unseen == 0)
     fragment = np.zeros(len(head), bool)
-    if not len(pieces) or not len(complete):
+    if not pieces.any() or not complete.any():
         return fragment
+    heads = np.flatnonzero(is_head)
     members = np.argsort(head)
     begin, count = np.searchsorted(head[members], heads), np.bincount(head, minlength=len(head))[heads]
     tiles = int(views.tile_ids.max()) + 1
     held = np.sort(head * tiles + views.tile_ids)
     boxes = objects.boxes + SLACK * views.margins * [-1, -1, 1, 1]
     sweep = Sweep(boxes, views.groups)
-    for nth, run in enumerate(sweep.between(pieces, complete)):
+    for nth, run in enumerate(sweep.between(pieces[sweep.rows], complete[sweep.rows])):
         for a, b in sweep.candidates(run):
-            piece, whole = (b, a) if nth else (a, b)
+            piece, whole = sweep.rows[b if nth else a], sweep.rows[a if nth else b]
             share = intersection_area(boxes[piece], boxes[whole]) / area(boxes[piece])
             piece, whole = piece[share >= INSIDE], whole[share >= INSIDE]
             at = np.searchsorted(heads, piece)

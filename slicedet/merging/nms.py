@@ -1,12 +1,12 @@
-"""Non-maximum suppression: the best box removes every box it matches."""
+"""Non-maximum suppression on plain arrays: the best box removes every box it matches."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slicedet.merging.claims import Claims
 from slicedet.merging.order import best_first
-from slicedet.merging.pairs import Floats, Integers, matches_in_order
 
 
 def suppress(
@@ -21,17 +21,7 @@ def suppress(
     boxes, scores = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores)
     groups = np.zeros(len(boxes), np.int64) if category_ids is None else np.asarray(category_ids, np.int64)
     order = best_first(scores, boxes)
-    owner = suppressors(boxes[order], groups[order], metric, threshold)
-    return order[owner == np.arange(len(order))]
-
-
-def suppressors(boxes: Floats, groups: Integers, metric: str, threshold: float) -> Integers:
-    """For boxes given best first, the box that suppresses each; itself where it is kept."""
-    owner = np.full(len(boxes), -1)
-    view = memoryview(owner)
-    for i, j in matches_in_order(boxes, groups, metric, threshold, owner, transitive=False):
-        for a, b in zip(memoryview(i), memoryview(j), strict=True):
-            if view[b] < 0 and (view[a] < 0 or view[a] == a):
-                view[a] = a
-                view[b] = a
-    return np.where(owner < 0, np.arange(len(owner)), owner)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    owner, _ = Claims(metric, threshold).make(boxes, groups, rank)
+    return order[(owner == np.arange(len(order)))[order]]

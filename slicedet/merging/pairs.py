@@ -15,39 +15,42 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Pairs = tuple[Integers, Integers]
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Candidate pairs looked at together: few enough to stay in the cache."""
 
 BUDGET = 1 << 22
-"""Candidate pairs behind one batch of matches, which bounds the memory a crowd takes."""
-
-ALL_PAIRS = 64
-"""Up to this many boxes, trying all pairs is quicker than sweeping."""
+BUDGET_PER_BOX = 8
+"""Candidate pairs behind one batch of matches: the first, or the second times the boxes. It bounds a crowd's memory."""
 
 
 class Entries(NamedTuple):
     """Boxes cut into the strips they cross, in the order of the sweep.
 
-    begin, end: the stretch of the sweep in which boxes that may match it begin. strip: its strip. row: its box.
+    begin, end: the stretch of the sweep in which boxes that may match it begin. strip: its strip. box: its place in
+    `Sweep.boxes`.
     """
 
     begin: Floats
     end: Floats
     strip: Integers
-    row: Integers
+    box: Integers
 
 
 class Run(NamedTuple):
-    """For each entry of `left`, the `count` entries of `right` from `start` on, which may match it."""
+    """For each entry of `left`, the `length` entries of `right` from `start` on, which may match it."""
 
     left: Entries
     right: Entries
     start: Integers
-    count: Integers
+    length: Integers
 
 
 class Sweep:
-    """An index of N boxes. Each box is entered in every strip it crosses; groups have strips of their own."""
+    """An index of N boxes. Each box is entered in every strip it crosses; groups have strips of their own.
+
+    boxes: float64 [N, 4], the boxes as neighbours in memory where they are in the frame. rows: int64 [N], which of the
+    boxes given each is.
+    """
 
     def __init__(self, boxes: Floats, groups: Integers) -> None:
         """boxes: float64 [N, 4], x1 y1 x2 y2, N > 0. groups: int64 [N], from 0; only boxes of one group meet."""
@@ -56,36 +59,28 @@ class Sweep:
         right, bottom = boxes[:, 2:].max(0)
         # As tall as the usual box; but a few giants must not fill many strips, nor specks in a wide frame need many.
         height = max(np.median(heights), heights.mean() / 4, (bottom - top) / len(boxes)) or 1.0
-        self._first = np.floor((boxes[:, 1] - top) / height).astype(np.int64)
+        first = np.floor((boxes[:, 1] - top) / height).astype(np.int64)
         last = np.floor((boxes[:, 3] - top) / height).astype(np.int64)
-        self._crossed = last - self._first + 1
-        self._first += groups * (int(last.max()) + 1)
-        self._begin = boxes[:, 0] - left
-        self._width = boxes[:, 2] - boxes[:, 0]
-        self._span = 2 * (right - left) or 1.0
-        self.boxes = boxes
+        crossed = last - first + 1
+        first += groups * (int(last.max()) + 1)
+        self._left, self._span = left, 2 * (right - left) or 1.0
+        self.rows = np.argsort(first * self._span + (boxes[:, 0] - left))
+        self.boxes = boxes[self.rows]
+        self._first, self._crossed = first[self.rows], crossed[self.rows]
 
-    def entries(self, rows: Integers, reach: float) -> Entries:
-        """The entries of some boxes, sorted; `reach` is how much of its width a box sweeps, 0..1."""
-        index, nth = expand(np.zeros(len(rows), np.int64), self._crossed[rows])
-        row = rows[index]
-        strip = self._first[row] + nth
-        begin = strip * self._span + self._begin[row]
-        order = np.argsort(begin)
-        begin, strip, row = begin[order], strip[order], row[order]
-        end = begin + self._width[row] * reach
-        return Entries(begin, end + 4 * np.spacing(end), strip, row)
+    def within(self, live: NDArray[np.bool_], reach: float = 1.0) -> list[Run]:
+        """What may match among the boxes that are `live` (bool [N], by place): each pair once per strip it shares.
 
-    def within(self, rows: Integers, reach: float = 1.0) -> list[Run]:
-        """What may match among `rows`: each pair once for every strip it shares."""
-        own = self.entries(rows, reach)
-        start = np.arange(1, len(own.row) + 1)
+        `reach` is the share of its width, from its left, in which what matches a box begins.
+        """
+        own = self._entries(live, reach)
+        start = np.arange(1, len(own.box) + 1)
         return [Run(own, own, start, np.searchsorted(own.begin, own.end, "right") - start)]
 
-    def between(self, some: Integers, rows: Integers, reach: float = 1.0) -> list[Run]:
-        """What may match between `some` and `rows`: each pair once for every strip it shares, its first box in `some`
-        in the first run, its second box in `some` in the second."""
-        a, b = self.entries(some, reach), self.entries(rows, reach)
+    def between(self, some: NDArray[np.bool_], live: NDArray[np.bool_], reach: float = 1.0) -> list[Run]:
+        """The same between the boxes of `some` and those that are `live`: in the first run a pair begins in `some`, in
+        the second it ends there."""
+        a, b = self._entries(some, reach), self._entries(live, reach)
         start = np.searchsorted(b.begin, a.begin, "left")
         later = np.searchsorted(a.begin, b.begin, "right")
         return [
@@ -94,77 +89,80 @@ class Sweep:
         ]
 
     def candidates(self, run: Run) -> Iterator[Pairs]:
-        """Pairs of boxes (left, right) of a run that share an area, in chunks; each pair once."""
-        total = np.cumsum(run.count)
+        """Pairs of boxes (left, right) of a run that share an area, as places in `boxes`, in chunks; each pair once."""
+        total = np.cumsum(run.length)
         cuts = np.searchsorted(total, np.arange(CHUNK, total[-1] + CHUNK, CHUNK), "left") + 1
         x1, y1, x2, y2 = self.boxes.T
         for begin, end in pairwise([0, *cuts]):
-            index, position = expand(run.start[begin:end], run.count[begin:end])
-            a, b = run.left.row[begin:end][index], run.right.row[position]
+            index, position = expand(run.start[begin:end], run.length[begin:end])
+            a, b = run.left.box[begin:end][index], run.right.box[position]
             # A pair that shares several strips counts in the first of them.
             met = run.left.strip[begin:end][index] == np.maximum(self._first[a], self._first[b])
             a, b = a[met], b[met]
             met = (y1[a] < y2[b]) & (y1[b] < y2[a]) & (x1[a] < x2[b]) & (x1[b] < x2[a])
             yield a[met], b[met]
 
+    def _entries(self, chosen: NDArray[np.bool_], reach: float) -> Entries:
+        boxes = np.flatnonzero(chosen)
+        box, strip = expand(self._first[boxes], self._crossed[boxes])
+        box = boxes[box]
+        # Rounding keeps the order of sums, so no pair is lost to it.
+        begin = strip * self._span + (self.boxes[box, 0] - self._left)
+        order = np.argsort(begin)
+        begin, strip, box = begin[order], strip[order], box[order]
+        end = begin + (self.boxes[box, 2] - self.boxes[box, 0]) * reach
+        return Entries(begin, end + 4 * np.spacing(end), strip, box)
+
 
 def expand(start: Integers, count: Integers) -> Pairs:
     """For runs of `count` numbers from `start` on: the index of the run and the number, for every number in them."""
     index = np.repeat(np.arange(len(count)), count)
-    offset = np.cumsum(count) - count
-    return index, np.arange(len(index)) + (start - offset)[index]
+    return index, np.arange(len(index)) + np.repeat(start - np.cumsum(count) + count, count)
 
 
-def matches_in_order(
-    boxes: Floats, groups: Integers, metric: str, threshold: float, owner: Integers, transitive: bool
+def batches_of_matches(
+    sweep: Sweep, rank: Integers, metric: str, threshold: float, owner: Integers, transitive: bool
 ) -> Iterator[Pairs]:
-    """Batches of matching pairs (i, j), i < j, of boxes given best first; ordered by i, then by j.
+    """Batches of matching pairs (i, j), as places in `sweep.boxes`, where i ranks before j.
 
-    owner: int64 [N], -1 where a box is not decided. The caller decides boxes between batches: from then on pairs whose
-    j is decided stay out, and unless `transitive` those whose i is. All pairs of an i are in one batch, so when the
-    batches after it come, every box up to that i can be decided. Memory is bounded however crowded the boxes are.
+    rank: int64 [N], 0 for the best box. owner: int64 [N], -1 where a box is not decided; both by place. In each batch
+    pairs are ordered by i, then by rank of j; all pairs of an i are in one batch, and those of an i that ranks before
+    it in the same or an earlier one. The caller decides boxes between batches: from then on pairs whose j is decided
+    stay out, and unless `transitive` those whose i is. Memory is bounded however crowded the boxes are.
     """
-    count = len(boxes)
-    if count <= ALL_PAIRS:
-        i, j = np.triu_indices(count, 1)
-        yield _matching(boxes, i, j, metric, threshold, groups)
-        return
-    sweep = Sweep(boxes, groups)
+    count = len(rank)
     reach = 1 - threshold if metric == "iou" else 1.0  # In IoU the overlap is at least `threshold` of either width.
+    budget = max(BUDGET, BUDGET_PER_BOX * count)
     begin = 0
     while begin < count:
-        live = begin + np.flatnonzero(owner[begin:] < 0)
-        if not len(live):
+        later = rank >= begin
+        live = later & (owner < 0)
+        if not live.any():
             return
-        some = np.arange(begin, count) if transitive and begin else live
-        runs = sweep.between(some, live, reach) if transitive and begin else sweep.within(live, reach)
-        expected = sum(int(run.count.sum()) for run in runs)
-        if expected > BUDGET and len(some) > 1:
+        some = later if transitive else live
+        runs = sweep.within(live, reach) if np.array_equal(some, live) else sweep.between(some, live, reach)
+        expected = sum(int(run.length.sum()) for run in runs)
+        begin = count
+        if expected > budget:
+            ranks = np.sort(rank[some])
             # Half the candidates are on the side of the other box.
-            some = some[: max(len(some) * BUDGET // (2 * expected), 1)]
-            runs = sweep.between(some, live, reach)
-        begin = int(some[-1]) + 1
-        yield _sorted_matches(sweep, runs, metric, threshold)
+            ranks = ranks[max(len(ranks) * budget // (2 * expected), 1) :]
+            begin = int(ranks[0]) if len(ranks) else count
+            runs = sweep.between(some & (rank < begin), live, reach)
+        yield _matches(sweep, runs, rank, metric, threshold)
 
 
-def _sorted_matches(sweep: Sweep, runs: list[Run], metric: str, threshold: float) -> Pairs:
-    found = []
+def _matches(sweep: Sweep, runs: list[Run], rank: Integers, metric: str, threshold: float) -> Pairs:
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     for nth, run in enumerate(runs):
         for a, b in sweep.candidates(run):
+            met = overlap(sweep.boxes[a], sweep.boxes[b], metric) >= threshold
+            a, b = a[met], b[met]
+            ordered = rank[a] < rank[b]
             if len(runs) == 1:
-                i, j = np.minimum(a, b), np.maximum(a, b)
+                found.append((np.where(ordered, a, b), np.where(ordered, b, a)))
             else:
-                i, j = (b, a) if nth else (a, b)
-                i, j = i[i < j], j[i < j]
-            i, j = _matching(sweep.boxes, i, j, metric, threshold)
-            found.append(i * len(sweep.boxes) + j)
-    return np.divmod(np.sort(np.concatenate([*found, np.empty(0, np.int64)])), len(sweep.boxes))
-
-
-def _matching(
-    boxes: Floats, i: Integers, j: Integers, metric: str, threshold: float, groups: Integers | None = None
-) -> Pairs:
-    met = overlap(boxes[i], boxes[j], metric) >= threshold
-    if groups is not None:
-        met &= groups[i] == groups[j]
-    return i[met], j[met]
+                found.append((b[~ordered], a[~ordered]) if nth else (a[ordered], b[ordered]))
+    i, j = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(i << 32 | rank[j])
+    return i[order], j[order]
