@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from slicedet.boxes import area, intersection_area, overlap
 from slicedet.merging.claims import Claims
 from slicedet.merging.order import best_first
-from slicedet.merging.pairs import Floats, Integers, Sweep, expand
+from slicedet.merging.pairs import BUDGET, BUDGET_PER_BOX, Floats, Integers, Pairs, Sweep, expand
+
+PARTNERS = 32
+"""Agreements that each view keeps in crowds too large for memory, where a view agrees with very many others."""
 
 Flags = NDArray[np.bool_]
 
@@ -47,6 +50,14 @@ class Views(NamedTuple):
     def of(self, rows: Integers) -> Views:
         """Some of them."""
         return Views(*(column[rows] for column in self))  # type: ignore[arg-type]
+
+
+class _Agreements(NamedTuple):
+    """Pairs of views i, j, int64 [P], and how well they agree, float64 [P]."""
+
+    iou: Floats
+    i: Integers
+    j: Integers
 
 
 class Objects(NamedTuple):
@@ -110,31 +121,52 @@ def _numbered(rows: NDArray[np.generic]) -> Integers:
     return np.unique(numbers, return_inverse=True)[1]
 
 
-def _agreeing(views: Views, threshold: float) -> tuple[Integers, Integers]:
+def _agreeing(views: Views, threshold: float) -> Pairs:
     """Pairs of views of different tiles that agree on what both tiles saw, best agreement first."""
+    found = _Agreements(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
     if not len(views.boxes):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    sweep, rank = Sweep(views.boxes, views.groups), views.rank
-    views = views.of(sweep.rows)
-    found = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+        return found.i, found.j
+    sweep = Sweep(views.boxes, views.groups)
+    near = views.of(sweep.rows)
+    parts, count, crowded = [found], 0, False
     for run in sweep.within(np.ones(len(sweep.rows), bool)):
         for a, b in sweep.candidates(run):
-            other = views.tile_ids[a] != views.tile_ids[b]
+            other = near.tile_ids[a] != near.tile_ids[b]
             a, b = a[other], b[other]
-            low = np.maximum(views.tiles[a, :2], views.tiles[b, :2])
-            high = np.minimum(views.tiles[a, 2:], views.tiles[b, 2:])
+            low = np.maximum(near.tiles[a, :2], near.tiles[b, :2])
+            high = np.minimum(near.tiles[a, 2:], near.tiles[b, 2:])
             shared = np.concatenate([low, high], 1)
-            part_a, part_b = (np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
+            part_a, part_b = (np.clip(near.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
             iou = overlap(part_a, part_b, "iou")
             # Boxes that both fill what was shared agree on nothing: some side must be visible in both.
-            margins = np.minimum(views.margins[a], views.margins[b])
+            margins = np.minimum(near.margins[a], near.margins[b])
             visible = ((np.abs(part_a - shared) > margins) & (np.abs(part_b - shared) > margins)).any(1)
             agreed = (iou >= threshold) & visible
-            found.append((iou[agreed], sweep.rows[a[agreed]], sweep.rows[b[agreed]]))
-    agreement, a, b = (np.concatenate(column) for column in zip(*found, strict=True))
-    rank_a, rank_b = rank[a], rank[b]
-    order = best_first(agreement, np.minimum(rank_a, rank_b), np.maximum(rank_a, rank_b))
-    return a[order], b[order]
+            parts.append(_Agreements(iou[agreed], sweep.rows[a[agreed]], sweep.rows[b[agreed]]))
+            count += len(parts[-1].iou)
+            if count > max(BUDGET, BUDGET_PER_BOX * len(near.boxes)):
+                parts, crowded = [_strongest(_best_agreements(parts, views.rank))], True
+                count = len(parts[0].iou)
+    found = _best_agreements(parts, views.rank)
+    found = _strongest(found) if crowded else found
+    return found.i, found.j
+
+
+def _best_agreements(parts: list[_Agreements], rank: Integers) -> _Agreements:
+    iou, i, j = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = best_first(iou, np.minimum(rank[i], rank[j]), np.maximum(rank[i], rank[j]))
+    return _Agreements(iou[order], i[order], j[order])
+
+
+def _strongest(found: _Agreements) -> _Agreements:
+    """Of agreements, best first, those that are among the `PARTNERS` best of one of both views."""
+    pair = np.tile(np.arange(len(found.i)), 2)
+    view = np.concatenate([found.i, found.j])
+    order = np.argsort(view << 32 | pair)
+    begins = np.flatnonzero(np.diff(view[order], prepend=-1))
+    nth = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
+    kept = np.unique(pair[order[nth < PARTNERS]])
+    return _Agreements(*(column[kept] for column in found))
 
 
 def _grouped(views: Views, i: Integers, j: Integers) -> Integers:

@@ -25,10 +25,19 @@ def union(a: Box, b: Box) -> Box:
 
 
 def merge(
-    detections: Detections, method: str, metric: str, threshold: float, class_agnostic: bool
+    detections: Detections,
+    method: str,
+    metric: str,
+    threshold: float,
+    class_agnostic: bool,
+    refused: list[int] | None = None,
+    drop: bool = False,
 ) -> list[tuple[float, Box, int]]:
-    """Score, box and category of what remains, by score, then coordinates, then category."""
-    rows = list(zip(detections.scores.tolist(), detections.boxes.tolist(), detections.category_ids.tolist(), strict=True))
+    """Score, box and category of what remains, by score, then coordinates, then category.
+
+    A box that a grown keeper refuses is noted in `refused`, and stays live unless it is to be dropped, as SAHI does.
+    """
+    rows = as_rows(detections)
     rows.sort(key=lambda row: (-row[0], row[1], row[2]))
     boxes = [tuple(row[1]) for row in rows]
     grown = list(boxes)
@@ -49,6 +58,11 @@ def merge(
             elif overlap(grown[k], boxes[j], metric) >= threshold:
                 keeper[j] = k
                 grown[k] = union(grown[k], boxes[j])
+            else:
+                if refused is not None:
+                    refused.append(j)
+                if drop:
+                    keeper[j] = -1
     kept = [(rows[i][0], grown[i], rows[i][2]) for i in range(len(rows)) if keeper[i] == i]
     return sorted(kept, key=lambda row: (-row[0], row[1], row[2]))
 
