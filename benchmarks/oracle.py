@@ -126,7 +126,9 @@ def observe(truth: Truth, grid: TileGrid, sight: Sight, seed: int) -> Detections
         edges += random.uniform(-sight.jitter, sight.jitter, edges.shape)
         edges = np.sort(edges.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
         scores = random.uniform(0.6, 1, len(edges)) * (0.5 + 0.5 * shown)
-        parts.append(Detections(np.clip(edges, low, high), scores, np.zeros(len(edges)), np.tile(frame, (len(edges), 1))))
+        parts.append(
+            Detections(np.clip(edges, low, high), scores, np.zeros(len(edges)), np.tile(frame, (len(edges), 1)))
+        )
     return Detections.concatenate(parts)
 
 
