@@ -12,9 +12,6 @@ from slicedet.merging.claims import Claims
 from slicedet.merging.order import best_first
 from slicedet.merging.pairs import BUDGET, BUDGET_PER_BOX, Floats, Integers, Pairs, Sweep, expand
 
-PARTNERS = 32
-"""Agreements that each view keeps in crowds too large for memory, where a view agrees with very many others."""
-
 Flags = NDArray[np.bool_]
 
 MARGIN = 0.02
@@ -28,6 +25,9 @@ SLACK = 0.1
 
 UNSEEN = 0.5
 """What is left of a score for every side of the object that no tile saw the end of."""
+
+PARTNERS = 32
+"""Agreements kept of each view where there are too many to hold: far more than tiles see any one place."""
 
 
 class Views(NamedTuple):
@@ -123,33 +123,35 @@ def _numbered(rows: NDArray[np.generic]) -> Integers:
 
 def _agreeing(views: Views, threshold: float) -> Pairs:
     """Pairs of views of different tiles that agree on what both tiles saw, best agreement first."""
-    found = _Agreements(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
-    if not len(views.boxes):
-        return found.i, found.j
-    sweep = Sweep(views.boxes, views.groups)
-    near = views.of(sweep.rows)
-    parts, count, crowded = [found], 0, False
-    for run in sweep.within(np.ones(len(sweep.rows), bool)):
+    crowded = False
+    parts = [_Agreements(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+    if len(views.boxes):
+        sweep = Sweep(views.boxes, views.groups)
+        near = views.of(sweep.rows)
+        (run,) = sweep.within(np.ones(len(sweep.rows), bool))
+        most = max(BUDGET // 4, BUDGET_PER_BOX * len(sweep.rows))
         for a, b in sweep.candidates(run):
-            other = near.tile_ids[a] != near.tile_ids[b]
-            a, b = a[other], b[other]
-            low = np.maximum(near.tiles[a, :2], near.tiles[b, :2])
-            high = np.minimum(near.tiles[a, 2:], near.tiles[b, 2:])
-            shared = np.concatenate([low, high], 1)
-            part_a, part_b = (np.clip(near.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
-            iou = overlap(part_a, part_b, "iou")
-            # Boxes that both fill what was shared agree on nothing: some side must be visible in both.
-            margins = np.minimum(near.margins[a], near.margins[b])
-            visible = ((np.abs(part_a - shared) > margins) & (np.abs(part_b - shared) > margins)).any(1)
-            agreed = (iou >= threshold) & visible
+            iou = _agreement(near, a, b)
+            agreed = iou >= threshold
             parts.append(_Agreements(iou[agreed], sweep.rows[a[agreed]], sweep.rows[b[agreed]]))
-            count += len(parts[-1].iou)
-            if count > max(BUDGET, BUDGET_PER_BOX * len(near.boxes)):
+            if sum(len(part.iou) for part in parts) > most:
                 parts, crowded = [_strongest(_best_agreements(parts, views.rank))], True
-                count = len(parts[0].iou)
     found = _best_agreements(parts, views.rank)
+    # Left out early or late, the same remain: what is among a view's best of all is so among those of any part.
     found = _strongest(found) if crowded else found
     return found.i, found.j
+
+
+def _agreement(views: Views, a: Integers, b: Integers) -> Floats:
+    """IoU of views on what both their tiles saw; 0 for views of one tile, and where no side of both is visible there."""
+    low, high = np.maximum(views.tiles[a, :2], views.tiles[b, :2]), np.minimum(views.tiles[a, 2:], views.tiles[b, 2:])
+    part_a, part_b = (np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
+    shared = np.concatenate([low, high], 1)
+    margins = np.minimum(views.margins[a], views.margins[b])
+    # Boxes that both fill all that was shared agree on nothing.
+    visible = ((np.abs(part_a - shared) > margins) & (np.abs(part_b - shared) > margins)).any(1)
+    other = views.tile_ids[a] != views.tile_ids[b]
+    return np.where(other & visible, overlap(part_a, part_b, "iou"), 0)
 
 
 def _best_agreements(parts: list[_Agreements], rank: Integers) -> _Agreements:
@@ -166,7 +168,7 @@ def _strongest(found: _Agreements) -> _Agreements:
     begins = np.flatnonzero(np.diff(view[order], prepend=-1))
     nth = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
     kept = np.unique(pair[order[nth < PARTNERS]])
-    return _Agreements(*(column[kept] for column in found))
+    return _Agreements(found.iou[kept], found.i[kept], found.j[kept])
 
 
 def _grouped(views: Views, i: Integers, j: Integers) -> Integers:

@@ -47,7 +47,7 @@ class Targets:
         self._taken: dict[Path, str] = {}
 
     def of(self, scene: Scene, stem: str | None = None) -> list[Path]:
-        """The files for a scene, checked before anything is computed: see `slicedet.outputs.check` for what may be raised.
+        """The files for a scene, checked before anything is computed; raises what `slicedet.outputs.check` raises.
 
         stem: of their names; by default that of the scene.
         """
@@ -65,7 +65,7 @@ class Targets:
         return paths
 
     def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
-        """Writes a prediction to all its files, and the record of its run beside the first; returns all files written."""
+        """Writes a prediction to all its files, and the record of its run beside the first; returns what was written."""
         written = [file for path in paths for file in save(prediction, path, self.overwrite)]
         record = save_provenance(prediction.run, _record(paths[0]), self.overwrite)
         return list(dict.fromkeys([*written, record]))
