@@ -2,6 +2,8 @@
 
 Every tile reports the truth clipped to itself, its edges moved by up to half a pixel. What is missing or left over
 after merging is the merging's fault alone. `--miss`, `--jitter` and `--cut-error` make the detector imperfect.
+
+    python benchmarks/oracle.py --slice 640 --overlap 0.25
 """
 
 from __future__ import annotations
@@ -15,16 +17,22 @@ from numpy.typing import NDArray
 
 from slicedet.boxes import overlap
 from slicedet.detections import Detections
-from slicedet.merging import METHODS, MergeRule
+from slicedet.merging import MergeRule
 from slicedet.tiling import TileGrid
 
 SIZE = 8000
 """Width and height of the scene in pixels."""
 
-THINNEST = 3.0
-"""Pixels below which a piece of an object at a tile's edge goes unseen."""
-
 KINDS = ("single", "dense row", "diagonal row", "medium", "over overlap", "over tile", "large", "nested")
+
+
+RULES = {
+    "NMS, IoU": MergeRule("nms", "iou"),
+    "NMS, IOS": MergeRule("nms", "ios"),
+    "NMM, IOS": MergeRule("nmm", "ios"),
+    "greedy NMM, IOS": MergeRule("greedy-nmm", "ios"),
+    "agreement": MergeRule("agreement"),
+}
 
 
 class Truth(NamedTuple):
@@ -63,7 +71,7 @@ def scene(tile: int, overlap_ratio: float, seed: int) -> Truth:
 
     def row(step: tuple[float, float], count: int) -> NDArray[np.float64]:
         corner = np.arange(count)[:, None] * np.array(step)
-        return np.concatenate([corner, corner + (18, 40)], 1)
+        return np.concatenate([corner, corner + np.array([18, 40])], 1)
 
     def diagonal() -> NDArray[np.float64]:
         corner = np.arange(15)[:, None] * np.full(2, 40 * (1 - 0.5**0.5)) * random.uniform(1.02, 1.15)
@@ -118,7 +126,7 @@ def observe(truth: Truth, grid: TileGrid, sight: Sight, seed: int) -> Detections
         low, high = np.tile(frame[:2], 2), np.tile(frame[2:], 2)
         pieces = np.clip(truth.boxes, low, high)
         size = pieces[:, 2:] - pieces[:, :2]
-        seen = (size > THINNEST).all(1) & (random.uniform(size=len(size)) >= sight.miss)
+        seen = (size > 0).all(1) & (random.uniform(size=len(size)) >= sight.miss)
         pieces, size, objects = pieces[seen], size[seen], truth.boxes[seen]
         shown = size.prod(1) / (objects[:, 2:] - objects[:, :2]).prod(1)
         inwards = random.uniform(0, sight.cut_error, pieces.shape) * np.tile(size, 2) * [1, 1, -1, -1]
@@ -145,3 +153,44 @@ def judge(found: Detections, truth: Truth, threshold: float) -> Outcome:
         if not used[int(row)] and not recovered[int(column)]:
             used[int(row)] = recovered[int(column)] = True
     return Outcome(recovered, int((~used).sum()))
+
+
+def main() -> None:
+    """Print, for each way of merging, what was recovered, what was left over, and what kinds were lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slice", type=int, default=640, help="tile size in pixels (default: %(default)s)")
+    parser.add_argument("--overlap", type=float, default=0.25, help="of neighbouring tiles (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=5, help="random scenes to add up (default: %(default)s)")
+    parser.add_argument("--iou", type=float, default=0.85, help="from which on an object counts as recovered")
+    parser.add_argument("--jitter", type=float, default=0.5, help="pixels by which edges move at most")
+    parser.add_argument(
+        "--miss", type=float, default=0.0, help="share of what each tile should report that it does not"
+    )
+    parser.add_argument("--cut-error", type=float, default=0.0, help="share by which cut edges move inwards at most")
+    options = parser.parse_args()
+    grid = TileGrid.cover(SIZE, SIZE, options.slice, options.overlap)
+    sight = Sight(options.jitter, options.miss, options.cut_error)
+    found = {name: np.zeros(len(KINDS), int) for name in RULES}
+    surplus = dict.fromkeys(RULES, 0)
+    objects, seen = np.zeros(len(KINDS), int), 0
+    for seed in range(options.scenes):
+        truth = scene(options.slice, options.overlap, seed)
+        raw = observe(truth, grid, sight, seed)
+        objects += np.bincount(truth.kinds, minlength=len(KINDS))
+        seen += len(raw)
+        for name, rule in RULES.items():
+            outcome = judge(rule.apply(raw, (SIZE, SIZE)), truth, options.iou)
+            found[name] += np.bincount(truth.kinds[outcome.found], minlength=len(KINDS))
+            surplus[name] += outcome.surplus
+    print(f"{options.scenes} scenes, {objects.sum()} objects, {len(grid)} tiles, {seen} detections; {sight}")
+    print("| merging | recall | precision | surplus | " + " | ".join(KINDS) + " |")
+    print("|" + "---|" * (4 + len(KINDS)))
+    print(f"| objects | | | | {' | '.join(map(str, objects))} |")
+    for name, each in found.items():
+        total = each.sum()
+        rates = f"{total / objects.sum():.4f} | {total / (total + surplus[name]):.4f}"
+        print(f"| {name} | {rates} | {surplus[name]} | {' | '.join(map(str, each))} |")
+
+
+if __name__ == "__main__":
+    main()

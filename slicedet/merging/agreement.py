@@ -81,11 +81,11 @@ def unite(
     """
     tile_ids = _numbered(tiles)
     place = np.argsort(tile_ids << 32 | rank)
-    everything = _views(boxes[place], tiles[place], scores[place], rank[place], groups[place], tile_ids[place], frame)
-    statements = _numbered(np.stack([everything.groups, everything.tile_ids], 1))
-    speaker, _ = Claims("iou", threshold).make(everything.boxes, statements, everything.rank)
+    views = _views(boxes[place], tiles[place], scores[place], rank[place], groups[place], tile_ids[place], frame)
+    statements = _numbered(np.stack([views.groups, views.tile_ids], 1))
+    speaker, _ = Claims("iou", threshold).make(views.boxes, statements, views.rank)
     kept = np.flatnonzero(speaker == np.arange(len(speaker)))
-    views = everything.of(kept)
+    views = views.of(kept)
     head = _grouped(views, *_agreeing(views, threshold))
     objects = _objects(views, head)
     spoken = np.empty_like(rank)
@@ -123,7 +123,7 @@ def _numbered(rows: NDArray[np.generic]) -> Integers:
 
 def _agreeing(views: Views, threshold: float) -> Pairs:
     """Pairs of views of different tiles that agree on what both tiles saw, best agreement first."""
-    crowded = False
+    count, crowded = 0, False
     parts = [_Agreements(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
     if len(views.boxes):
         sweep = Sweep(views.boxes, views.groups)
@@ -131,11 +131,15 @@ def _agreeing(views: Views, threshold: float) -> Pairs:
         (run,) = sweep.within(np.ones(len(sweep.rows), bool))
         most = max(BUDGET // 4, BUDGET_PER_BOX * len(sweep.rows))
         for a, b in sweep.candidates(run):
+            other = near.tile_ids[a] != near.tile_ids[b]
+            a, b = a[other], b[other]
             iou = _agreement(near, a, b)
             agreed = iou >= threshold
             parts.append(_Agreements(iou[agreed], sweep.rows[a[agreed]], sweep.rows[b[agreed]]))
-            if sum(len(part.iou) for part in parts) > most:
+            count += int(agreed.sum())
+            if count > most:
                 parts, crowded = [_strongest(_best_agreements(parts, views.rank))], True
+                count = len(parts[0].iou)
     found = _best_agreements(parts, views.rank)
     # Left out early or late, the same remain: what is among a view's best of all is so among those of any part.
     found = _strongest(found) if crowded else found
@@ -143,15 +147,14 @@ def _agreeing(views: Views, threshold: float) -> Pairs:
 
 
 def _agreement(views: Views, a: Integers, b: Integers) -> Floats:
-    """IoU of views on what both their tiles saw; 0 for views of one tile, and where no side of both is visible there."""
+    """IoU of views on what both their tiles saw; 0 where it shows no side that both have."""
     low, high = np.maximum(views.tiles[a, :2], views.tiles[b, :2]), np.minimum(views.tiles[a, 2:], views.tiles[b, 2:])
-    part_a, part_b = (np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
     shared = np.concatenate([low, high], 1)
+    part_a, part_b = (np.clip(views.boxes[view], np.tile(low, 2), np.tile(high, 2)) for view in (a, b))
     margins = np.minimum(views.margins[a], views.margins[b])
     # Boxes that both fill all that was shared agree on nothing.
     visible = ((np.abs(part_a - shared) > margins) & (np.abs(part_b - shared) > margins)).any(1)
-    other = views.tile_ids[a] != views.tile_ids[b]
-    return np.where(other & visible, overlap(part_a, part_b, "iou"), 0)
+    return np.where(visible, overlap(part_a, part_b, "iou"), 0)
 
 
 def _best_agreements(parts: list[_Agreements], rank: Integers) -> _Agreements:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from slicedet.errors import InvalidSetting
 from slicedet.outputs import check, default_format, default_name, format_of, save
-from slicedet.outputs.files import check_target
 from slicedet.outputs.provenance import save_provenance
 
 if TYPE_CHECKING:
@@ -61,17 +60,20 @@ class Targets:
                     f"{path}: the results of {self._taken[path]} and {scene.source} would share this name"
                 )
             check(scene, path, self.overwrite)
-        check_target(_record(paths[0]), self.overwrite)
         return paths
 
     def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
-        """Writes a prediction to all its files, and the record of its run beside the first; returns what was written."""
+        """Writes a prediction to all its files, and the record of its run beside the first; returns all written."""
         written = [file for path in paths for file in save(prediction, path, self.overwrite)]
-        record = save_provenance(prediction.run, _record(paths[0]), self.overwrite)
+        record = save_provenance(prediction.run, _record(paths[0], self.overwrite), self.overwrite)
         return list(dict.fromkeys([*written, record]))
 
 
-def _record(path: Path) -> Path:
-    """`big.run.json` for `big.geojson`."""
+def _record(path: Path, overwrite: bool) -> Path:
+    """`big.run.json` for `big.geojson`; `big.run-2.json` where another run, with other outputs, has taken that name."""
     stem = path.name.removesuffix(".coco.json") if path.name.endswith(".coco.json") else path.stem
-    return path.with_name(f"{stem.removesuffix('.overlay')}.run.json")
+    stem = stem.removesuffix(".overlay")
+    record, number = path.with_name(f"{stem}.run.json"), 2
+    while record.exists() and not overwrite:
+        record, number = path.with_name(f"{stem}.run-{number}.json"), number + 1
+    return record

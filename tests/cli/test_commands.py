@@ -243,3 +243,11 @@ def test_an_interrupted_run_leaves_nothing_behind(number, shared, model, tmp_pat
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said.strip()) == (1, "Aborted!")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_with_another_output_keeps_the_record_of_the_first(slicedet, here, picture, model):
+    assert slicedet("predict", picture, *model, "-o", "a.csv").code == 0
+    first = (here / "a.run.json").read_text()
+    assert slicedet("predict", picture, *model, "-o", "a.gpkg", "--overlap", "0.5").code == 0
+    assert (here / "a.run.json").read_text() == first
+    assert json.loads((here / "a.run-2.json").read_text())["settings"]["overlap"] == "0.5"
