@@ -209,7 +209,9 @@ def _check_download(kind: str, download: Download) -> None:
     if not isinstance(download.url, str) or urlsplit(download.url).scheme not in ("http", "https"):
         raise ValueError(f"downloads.{kind}.url: expected a URL that begins with https:// or http://")
     if not re.fullmatch(r"\w[\w.+-]*", download.filename) or not download.filename.endswith(DOWNLOADS[kind]):
-        raise ValueError(f"downloads.{kind}.url: expected the name of a file that ends in {' or '.join(DOWNLOADS[kind])}")
+        raise ValueError(
+            f"downloads.{kind}.url: expected the name of a file that ends in {' or '.join(DOWNLOADS[kind])}"
+        )
     if download.size is not None and not (_numbers((download.size,), 1, whole=True) and download.size > 0):
         raise ValueError(f"downloads.{kind}.size: expected bytes")
     if download.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(download.sha256)):
