@@ -71,7 +71,7 @@ def find(config: ModelConfig, kind: str | None = None) -> Path | None:
     """
     item = _Item(config, kind)
     if not item.is_here():
-        if not item.path.is_file():
+        if not item.was_put_by_hand():
             return None
         with _writing(item.folder), locked(item.folder / ".lock"):
             if not item.is_here():
@@ -106,18 +106,22 @@ class _Item:
         return self.folder / _stem(self.path.name) if self.kind == "paddle" else self.path
 
     def is_here(self) -> bool:
-        return self._record() is not None and self.result.exists()
+        return self._record() is not None and not self._is_foreign() and self.result.exists()
+
+    def was_put_by_hand(self) -> bool:
+        return self.path.is_file() and not self._is_foreign()
 
     def obtain(self, progress: Progress | None, patience: Patience | None) -> None:
-        """Brings the file in from a hand's, the mirror or its official host, and admits it."""
-        by_hand = self.path.is_file()
+        """Brings the file in, unless a user did, from the mirror or its official host, and admits it."""
+        by_hand = self.was_put_by_hand()
         if not by_hand:
+            if self._is_foreign():
+                self.discard()
             try:
                 _fetch(self.download, self.path, progress, patience)
             except DownloadError as error:
-                raise DownloadError(
-                    f"{self.name}: {error}; without network, put {self.download.url} at {self.path}"
-                ) from error
+                what = "that file" if str(error).startswith(self.download.url) else self.download.url
+                raise DownloadError(f"{self.name}: {error}; without network, put {what} at {self.path}") from error
         try:
             self.admit()
         except Exception:
@@ -175,20 +179,24 @@ class _Item:
         for remains in (self.result, *self.folder.glob(".unpacking-*")):  # Of a process that was killed.
             shutil.rmtree(remains, ignore_errors=True)
         unpack(self.path, self.result)
-        suffixes = {Path(path).suffix for path in _files(self.result)}
+        suffixes = {path.suffix for path in self.result.iterdir()}
         if ".pdiparams" not in suffixes or not suffixes & {".json", ".pdmodel"}:
             shutil.rmtree(self.result)
             raise CorruptFile(f"{self.path}: no Paddle model is in it")
 
     def _record(self) -> _Record | None:
-        """What is known of the file; nothing where it came from another URL than is stated now."""
+        """What is known of the file, or of another that had its place before."""
         try:
-            record = _Record(**json.loads(self._record_path.read_text(encoding="utf-8")))
+            return _Record(**json.loads(self._record_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise CorruptFile(f"{self._record_path}: unreadable; {self._again}") from error
-        return record if record.url == self.download.url else None
+
+    def _is_foreign(self) -> bool:
+        """Whether what is here came from another URL than is stated now."""
+        record = self._record()
+        return record is not None and record.url != self.download.url
 
 
 def digest(path: Path) -> str:

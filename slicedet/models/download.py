@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -119,6 +120,8 @@ class _Partial:
         self._path.unlink(missing_ok=True)
 
     def finish(self) -> None:
+        with self._path.open("rb+") as file:
+            os.fsync(file.fileno())
         self._path.replace(self._target)
         self._note.unlink(missing_ok=True)
 
@@ -172,6 +175,7 @@ def _receive(response: Any, partial: _Partial, total: int | None, progress: Prog
             if not data:
                 break
             file.write(data)
+            file.flush()  # So that a process that is killed leaves all that came.
             if file.tell() > (total or MAX_BYTES):
                 raise DownloadError(f"{response.url}: more bytes come than were announced")
             if progress is not None:

@@ -64,6 +64,8 @@ def _arrays(content: Any) -> dict[str, np.ndarray]:
         if not isinstance(value, _Array) or value.values is None:
             raise _Malformed(f"{_short(name)} is no array")
         arrays[name] = value.values
+    if not arrays:
+        raise _Malformed("it holds no parameters")
     return arrays
 
 

@@ -61,7 +61,7 @@ def _extract(archive: Path, folder: Path) -> None:
     with _opened(archive) as entries:
         for entry in entries:
             parts = _parts(entry.path)
-            if not parts:  # "./", the top folder itself.
+            if not parts or _is_litter(parts):  # Without parts: "./", the top folder itself.
                 continue
             files += 1
             size += entry.size
@@ -94,6 +94,11 @@ def _parts(path: str) -> list[str]:
     if path.startswith("/") or ".." in parts or forbidden or any(part.rstrip(". ") != part for part in parts):
         raise _Unsafe(f"{_shown(path)} in it is not a path within")
     return parts
+
+
+def _is_litter(parts: list[str]) -> bool:
+    """What macOS adds to archives: it is no content, and would hide that there is one top folder."""
+    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
 
 
 @contextmanager
