@@ -106,7 +106,7 @@ def path(name: str, kind: str | None, console: Console) -> None:
     found = cache.find(config, kind)
     if found is None:
         option = f"--kind {kind} " if kind else ""
-        raise MissingWeights(f"{config.name}: not downloaded; slicedet models pull {option}{config.name} does it")
+        raise MissingWeights(f"{config.name}: not downloaded; slicedet models pull {option}{name} does it")
     console.answer({"name": config.name, "path": found})
     console.say(str(found))
 

@@ -46,7 +46,7 @@ def load_detector(
     config = catalogue.find(model)
     path = Path(weights) if weights is not None else config.weights
     if path is None:
-        official = f"; slicedet models pull {config.name} gets the official ones" if config.downloads else ""
+        official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )

@@ -24,6 +24,8 @@ from slicedet.models.lock import locked
 from slicedet.models.pdparams import load_pdparams
 from slicedet.models.unpacking import unpack
 
+_AGAIN = "delete it and pull it again, or slicedet models pull --force"
+
 
 def home() -> Path:
     """The folder of all that slicedet keeps between runs."""
@@ -55,10 +57,8 @@ def pull(
     with _writing(item.folder):
         item.folder.mkdir(parents=True, exist_ok=True)
         with locked(item.folder / ".lock"):
-            if force:
-                item.discard()
-            if not item.is_here():
-                item.obtain(progress, patience)
+            if force or not item.is_here():
+                item.obtain(progress, patience, force)
             item.verify()
     return item.result
 
@@ -70,13 +70,14 @@ def find(config: ModelConfig, kind: str | None = None) -> Path | None:
     Raises MissingWeights where there is none, CorruptFile where it changed since it came.
     """
     item = _Item(config, kind)
-    if not item.is_here():
-        if not item.was_put_by_hand():
-            return None
-        with _writing(item.folder), locked(item.folder / ".lock"):
-            if not item.is_here():
-                item.admit()
-    item.verify()
+    with _writing(item.folder):
+        if not item.is_here():
+            if not item.was_put_by_hand():
+                return None
+            with locked(item.folder / ".lock"):
+                if not item.is_here():
+                    item.admit()
+        item.verify()
     return item.result
 
 
@@ -111,17 +112,18 @@ class _Item:
     def was_put_by_hand(self) -> bool:
         return self.path.is_file() and not self._is_foreign()
 
-    def obtain(self, progress: Progress | None, patience: Patience | None) -> None:
+    def obtain(self, progress: Progress | None, patience: Patience | None, force: bool) -> None:
         """Brings the file in, unless a user did, from the mirror or its official host, and admits it."""
-        by_hand = self.was_put_by_hand()
+        by_hand = not force and self.was_put_by_hand()
         if not by_hand:
-            if self._is_foreign():
-                self.discard()
             try:
                 _fetch(self.download, self.path, progress, patience)
             except DownloadError as error:
                 what = "that file" if str(error).startswith(self.download.url) else self.download.url
                 raise DownloadError(f"{self.name}: {error}; without network, put {what} at {self.path}") from error
+            # Only now, so that what was there survives a download that fails.
+            if force or self._is_foreign():
+                self._record_path.unlink(missing_ok=True)
         try:
             self.admit()
         except Exception:
@@ -137,7 +139,7 @@ class _Item:
         if size != (self.download.size or size) or sha256 != expected:
             raise CorruptFile(
                 f"{self.path}: not the file it was (SHA-256 {sha256[:16]}..., {size:,} bytes); if it was published "
-                f"anew, {self._again}"
+                "anew, slicedet models pull --force"
             )
         files = {}
         if self.kind == "paddle":
@@ -157,23 +159,14 @@ class _Item:
     def verify(self) -> None:
         """Raises CorruptFile if anything is not what was downloaded."""
         record = self._record()
-        assert record is not None
+        if record is None:
+            raise CorruptFile(f"{self.result}: is being replaced by another process; try again")
         if record.files and _files(self.result) != sorted(record.files):
-            raise CorruptFile(f"{self.result}: other files than were unpacked there; {self._again}")
+            raise CorruptFile(f"{self.result}: other files than were unpacked there; {_AGAIN}")
         expected = {self.result / path: sha256 for path, sha256 in record.files.items()} or {self.path: record.sha256}
         for path, sha256 in expected.items():
             if digest(path) != sha256:
-                raise CorruptFile(f"{path}: changed since it was downloaded; {self._again}")
-
-    def discard(self) -> None:
-        for path in (self._record_path, self.path):
-            path.unlink(missing_ok=True)
-        if self.result.is_dir():
-            shutil.rmtree(self.result)
-
-    @property
-    def _again(self) -> str:
-        return f"slicedet models pull --force --kind {self.kind} {self.name} replaces it"
+                raise CorruptFile(f"{path}: changed since it was downloaded; {_AGAIN}")
 
     def _unpack(self) -> None:
         for remains in (self.result, *self.folder.glob(".unpacking-*")):  # Of a process that was killed.
@@ -191,7 +184,7 @@ class _Item:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise CorruptFile(f"{self._record_path}: unreadable; {self._again}") from error
+            raise CorruptFile(f"{self._record_path}: unreadable; {_AGAIN}") from error
 
     def _is_foreign(self) -> bool:
         """Whether what is here came from another URL than is stated now."""
@@ -230,7 +223,7 @@ def _fetch(source: Download, target: Path, progress: Progress | None, patience: 
         original = Path(mirror).expanduser() / source.filename
         if not original.is_file():
             raise DownloadError(f"{original}: no such file in the mirror")
-        staging = target.with_name(f"{target.name}.part")
+        staging = target.with_name(f"{target.name}.copy")  # Not .part, which a download would build upon.
         shutil.copyfile(original, staging)
         staging.replace(target)
 

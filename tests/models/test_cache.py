@@ -179,7 +179,7 @@ def test_an_unpacked_folder_that_changed_is_refused(sod: ModelConfig, harm: str)
     else:
         (folder / "inference.pdmodel").write_bytes(b"another program")
     line = said(CorruptFile, "changed since|other files than", cache.find, sod)
-    assert f"slicedet models pull --force --kind paddle {sod.name}" in line
+    assert "slicedet models pull --force" in line
     said(CorruptFile, "changed since|other files than", cache.pull, sod)
     assert content(cache.pull(sod, force=True)) == MODEL
 
@@ -191,6 +191,15 @@ def test_a_file_that_changed_is_refused(sod: ModelConfig) -> None:
     path.with_name("sod.onnx.json").write_text("no json")
     said(CorruptFile, "unreadable", cache.find, sod, "onnx")
     assert cache.pull(sod, "onnx", force=True).read_bytes() == ONNX
+
+
+def test_force_keeps_what_is_there_where_the_download_fails(sod: ModelConfig, host: Host) -> None:
+    folder, path = cache.pull(sod), cache.pull(sod, "onnx")
+    host.files.clear()
+    for kind in ("paddle", "onnx"):
+        said(DownloadError, "HTTP 404", cache.pull, sod, kind, force=True)
+    assert content(folder) == MODEL
+    assert cache.find(sod, "onnx") == path
 
 
 def test_another_file_of_the_same_url_is_not_taken_for_the_first(sod: ModelConfig, host: Host) -> None:
@@ -206,6 +215,9 @@ def test_another_url_is_another_file(sod: ModelConfig, host: Host) -> None:
     host.files["/v2/sod.onnx"] = new = b"\x08" + ONNX
     moved = replace(sod, downloads={"onnx": Download(f"{host.url}/v2/sod.onnx")})
     assert cache.find(moved) is None
+    host.answers["/v2/sod.onnx"] = [status(404)]
+    said(DownloadError, "HTTP 404", cache.pull, moved)
+    assert cache.find(sod, "onnx") is not None
     assert cache.pull(moved).read_bytes() == new
 
 
