@@ -44,10 +44,17 @@ class Console:
         terminal."""
         from tqdm import tqdm
 
-        with tqdm(desc=what, unit=unit, disable=True if self.quiet else None, file=sys.stderr, leave=False) as bar:
+        with tqdm(
+            desc=what,
+            unit=unit,
+            unit_scale=unit == "B",
+            disable=True if self.quiet else None,
+            file=sys.stderr,
+            leave=False,
+        ) as bar:
 
             def update(done: int, total: int) -> None:
-                bar.total = total
+                bar.total = total or None
                 bar.update(done - bar.n)
 
             yield update

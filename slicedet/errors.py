@@ -57,6 +57,18 @@ class MissingWeights(SlicedetError):
     """The model is known, but its weights are not here."""
 
 
+class DownloadError(SlicedetError):
+    """A file cannot be had from its source."""
+
+
+class CorruptFile(SlicedetError):
+    """A file is not whole, or is no longer what was downloaded."""
+
+
+class UnsafeFile(SlicedetError):
+    """A file would run code, write outside its folder or fill the disk when read."""
+
+
 class MissingDependency(SlicedetError):
     """An optional package is needed for what was asked."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from host import Host
 from rasterio.errors import NotGeoreferencedWarning
 
 _PROJECT = Path(__file__).parents[1]
@@ -22,6 +23,22 @@ def shared() -> Path:
     folder = Path(os.environ.get("SLICEDET_SHARED", _PROJECT.parent / "shared"))
     if not (folder / "models").is_dir():
         pytest.skip("needs the shared folder of weights and rasters beside the project (or SLICEDET_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A web server on this machine."""
+    with Host() as server:
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is slicedet's cache, and no mirror."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SLICEDET_HOME", str(folder))
+    monkeypatch.delenv("SLICEDET_MODEL_MIRROR", raising=False)
     return folder
 
 

@@ -46,7 +46,10 @@ def load_detector(
     config = catalogue.find(model)
     path = Path(weights) if weights is not None else config.weights
     if path is None:
-        raise MissingWeights(f"{config.name}: its weights do not come with slicedet; name the file with --weights")
+        official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
+        raise MissingWeights(
+            f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
+        )
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
     provenance = {"weights": path.name, "weights_sha256": _sha256(path)}

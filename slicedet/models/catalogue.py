@@ -1,7 +1,9 @@
-"""The catalogue: the configurations that come with slicedet, by name."""
+"""The catalogue: the configurations that come with slicedet, by name and by the names others give them."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +18,7 @@ def names() -> list[str]:
 
 
 def find(model: str) -> ModelConfig:
-    """The configuration of a catalogue name, or in a YAML file of the user's.
+    """The configuration of a catalogue name or alias, in any case, or in a YAML file of the user's.
 
     Raises UnknownModel for a name that is not in the catalogue, InvalidConfig for a file that is no configuration.
     """
@@ -24,10 +26,38 @@ def find(model: str) -> ModelConfig:
         path = Path(model)
         if not path.is_file():
             raise UnknownModel(f"{model}: no such file")
-    elif model in names():
-        path = _folder() / f"{model}.yaml"
-    else:
-        raise UnknownModel(f"{model}: unknown model; there are {', '.join(names())}")
+        return _load(path)
+    return _load(_folder() / f"{_resolved(model)}.yaml")
+
+
+def _resolved(model: str) -> str:
+    """The catalogue name that a name or alias stands for."""
+    if model in names():  # Without reading all configurations.
+        return model
+    known = _known_names()
+    if model in known:
+        return known[model]
+    candidates = {name for known_as, name in known.items() if known_as.casefold() == model.casefold()}
+    if len(candidates) == 1:
+        return candidates.pop()
+    spellings = {known_as.casefold(): known_as for known_as in known}
+    close = [spellings[match] for match in get_close_matches(model.casefold(), spellings, 3, 0.75)]
+    raise UnknownModel(
+        f"{model}: unknown model; "
+        + (f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names())}")
+    )
+
+
+@cache
+def _known_names() -> dict[str, str]:
+    """Catalogue names by all names they are known by."""
+    known = {name: name for name in names()}
+    for name in names():
+        known.update(dict.fromkeys(_load(_folder() / f"{name}.yaml").aliases, name))
+    return known
+
+
+def _load(path: Path) -> ModelConfig:
     return config_file.load(path, _folder() / "categories")
 
 

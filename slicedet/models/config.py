@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from slicedet.errors import InvalidConfig
 
 LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
+DOWNLOADS = {"onnx": (".onnx",), "paddle": (".tar", ".tar.gz", ".tgz", ".zip"), "pdparams": (".pdparams",)}
+"""Kinds of official files, and how their names end."""
 INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos4")
 
 
@@ -58,11 +62,26 @@ class NmsConfig:
 
 
 @dataclass(frozen=True)
+class Download:
+    """An official file: its http(s) URL, and where they are published its size in bytes and its SHA-256."""
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def filename(self) -> str:
+        """The last part of the URL's path."""
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model: its name, categories, input, outputs, suppression (None where the graph has it), and its weights.
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
     weights: path of the weights file; None where the user must name it.
+    downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
     """
 
@@ -74,6 +93,8 @@ class ModelConfig:
     nms: NmsConfig | None = None
     gsd: float | None = None
     weights: Path | None = None
+    downloads: Mapping[str, Download] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
     license: str = ""
     source: str = ""
     network: Mapping[str, Any] | None = None
@@ -107,6 +128,11 @@ def _prepared(content: Any, path: Path, categories_folder: Path) -> dict[str, An
     for key, kind in (("input", InputConfig), ("output", OutputConfig), ("nms", NmsConfig)):
         if key in values:
             values[key] = _build(kind, _mapping(values[key], key), f"{key}.")
+    if "downloads" in values:
+        values["downloads"] = {
+            str(kind): _build(Download, _mapping(value, f"downloads.{kind}"), f"downloads.{kind}.")
+            for kind, value in _mapping(values["downloads"], "downloads").items()
+        }
     names = values.get("categories")
     if isinstance(names, str):
         listing = categories_folder / f"{names}.txt"
@@ -122,12 +148,12 @@ _Kind = TypeVar("_Kind")
 
 
 def _build(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise ValueError(f"unknown key {prefix}{key}")
-    for name, field in known.items():
-        if field.default is MISSING and name not in values:
+    for name, each in known.items():
+        if each.default is MISSING and each.default_factory is MISSING and name not in values:
             raise ValueError(f"{prefix}{name} is missing")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
@@ -162,12 +188,34 @@ def _check(config: ModelConfig) -> None:
             and 0 < nms.iou <= 1
             and min(nms.top_k, nms.keep) > 0
         ),
+        "aliases: expected a list of distinct names": config.aliases == () or _texts(config.aliases),
         "network: expected keys and values": config.network is None or isinstance(config.network, Mapping),
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():
         if not holds:
             raise ValueError(message)
+    for kind, download in config.downloads.items():
+        _check_download(kind, download)
+    # The name of a model is the name of its folder in the cache.
+    if config.downloads and not re.fullmatch(r"\w[\w.+ -]*", config.name):
+        raise ValueError("name: expected letters, digits, '_', '-' and '.' for a model with downloads")
+
+
+def _check_download(kind: str, download: Download) -> None:
+    """Raises ValueError for the first value that makes no sense."""
+    if kind not in DOWNLOADS:
+        raise ValueError(f"downloads.{kind}: expected one of {', '.join(DOWNLOADS)}")
+    if not isinstance(download.url, str) or urlsplit(download.url).scheme not in ("http", "https"):
+        raise ValueError(f"downloads.{kind}.url: expected a URL that begins with https:// or http://")
+    if not re.fullmatch(r"\w[\w.+-]*", download.filename) or not download.filename.endswith(DOWNLOADS[kind]):
+        raise ValueError(
+            f"downloads.{kind}.url: expected the name of a file that ends in {' or '.join(DOWNLOADS[kind])}"
+        )
+    if download.size is not None and not (_numbers((download.size,), 1, whole=True) and download.size > 0):
+        raise ValueError(f"downloads.{kind}.size: expected bytes")
+    if download.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(download.sha256)):
+        raise ValueError(f"downloads.{kind}.sha256: expected 64 hexadecimal digits, lower case")
 
 
 def _texts(values: Any) -> bool:

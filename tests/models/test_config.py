@@ -68,6 +68,17 @@ def test_categories_may_name_a_list(tmp_path: Path) -> None:
         ({"gsd": -1}, "gsd"),
         ({"gsd": "fine"}, "gsd"),
         ({"name": 7}, "name"),
+        ({"aliases": "Mine"}, "aliases"),
+        ({"downloads": ["https://example.org/a.onnx"]}, "downloads: expected keys"),
+        ({"downloads": {"onnx": "https://example.org/a.onnx"}}, r"downloads\.onnx: expected keys"),
+        ({"downloads": {"torch": {"url": "https://example.org/a.pt"}}}, r"downloads\.torch"),
+        ({"downloads": {"onnx": {"size": 3}}}, r"downloads\.onnx\.url is missing"),
+        ({"downloads": {"onnx": {"url": "file:///etc/passwd.onnx"}}}, r"downloads\.onnx\.url"),
+        ({"downloads": {"onnx": {"url": "https://example.org/a.exe"}}}, r"downloads\.onnx\.url"),
+        ({"downloads": {"onnx": {"url": "https://example.org/a.onnx"}}, "name": "../x"}, "name"),
+        ({"downloads": {"onnx": {"url": "https://example.org/a%5C..%5Cb.onnx"}}}, r"downloads\.onnx\.url"),
+        ({"downloads": {"onnx": {"url": "https://example.org/a.onnx", "size": 0}}}, r"downloads\.onnx\.size"),
+        ({"downloads": {"onnx": {"url": "https://example.org/a.onnx", "sha256": "x"}}}, r"downloads\.onnx\.sha256"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -91,3 +102,35 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path, text: str) 
 def test_unknown_models_are_named(name: str) -> None:
     with pytest.raises(UnknownModel):
         catalogue.find(name)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("PP-YOLOE_plus_SOD-S", "ppyoloe_plus_sod_crn_s_80e_visdrone"),
+        ("PP-YOLOE_plus_SOD-L", "ppyoloe_plus_sod_crn_l_80e_visdrone"),
+        ("PP-YOLOE_plus_SOD-largesize-L", "ppyoloe_plus_sod_crn_l_largesize_80e_visdrone"),
+        ("PicoDet-XS", "picodet_xs_416_coco_lcnet"),
+        ("PicoDet-S", "picodet_s_320_coco_lcnet"),
+        ("PicoDet-M", "picodet_m_416_coco_lcnet"),
+        ("PicoDet-L", "picodet_l_640_coco_lcnet"),
+        ("Picodet_S_320_COCO", "picodet_s_320_coco"),
+    ],
+)
+def test_models_are_found_by_the_names_paddlex_gives_them(alias: str, name: str) -> None:
+    assert catalogue.find(alias) == catalogue.find(alias.upper()) == catalogue.find(name)
+
+
+def test_names_that_are_close_are_suggested() -> None:
+    with pytest.raises(UnknownModel, match="did you mean picodet_s_320_coco"):
+        catalogue.find("picodet-s-320-coco")
+    with pytest.raises(UnknownModel, match="PP-YOLOE_plus_SOD-largesize-L"):
+        catalogue.find("PP-YOLOE+SOD-largesize-L")
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_official_files_are_on_official_hosts(name: str) -> None:
+    downloads = catalogue.find(name).downloads
+    hosts = ("https://paddledet.bj.bcebos.com/", "https://paddle-model-ecology.bj.bcebos.com/")
+    assert all(download.url.startswith(hosts) for download in downloads.values())
+    assert downloads["pdparams"].filename == f"{name}.pdparams"
