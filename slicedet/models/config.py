@@ -47,9 +47,8 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class NmsConfig:
-    """Suppression on each tile, per class: scores above `score_threshold`, the best `top_k` of each class, overlaps of
-    `iou`
-    or more removed, the best `keep` of all classes kept."""
+    """Suppression on each tile, per class: scores above `score_threshold`, the best `top_k` of each class, overlaps
+    above `iou` removed, the best `keep` of all classes kept; as Paddle's multiclass_nms3 does it."""
 
     score_threshold: float
     iou: float
@@ -93,7 +92,7 @@ def load(path: Path, categories_folder: Path) -> ModelConfig:
         raise InvalidConfig(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     try:
         config = _build(ModelConfig, _prepared(content, path, categories_folder), "")
-        _check(config)
+        check(config)
     except (TypeError, ValueError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     return config
@@ -138,7 +137,7 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _check(config: ModelConfig) -> None:
+def check(config: ModelConfig) -> None:
     """Raises ValueError for the first value that makes no sense."""
     source, output, nms = config.input, config.output, config.nms
     rules = {
