@@ -1,4 +1,4 @@
-"""Folders of Paddle models as PaddleDetection and PaddleX write them, made of slicedet's networks with lively weights."""
+"""Folders of Paddle models as PaddleDetection and PaddleX write them, made of slicedet's networks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ import paddle  # isort: skip
 NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_top_k": 100}
 
 
-def lively(name: str) -> networks.Network:
+def lively(name: str, gain: float = 1.5) -> networks.Network:
     """A network whose scores spread, the same at every call."""
     network = networks.build(name)
     rng = np.random.default_rng(0)
+    state = network.state_dict()
     values = {}
-    for key, value in network.state_dict().items():
+    for key, value in state.items():
         if "proj" in key and "head" in key:
             continue
-        shape = value.shape
-        if len(shape) > 1:
-            values[key] = rng.normal(0, (3 / np.prod(shape[1:])) ** 0.5, shape).astype("float32")
-        elif key.endswith(("bias", "_mean")):
-            values[key] = rng.normal(0, 0.1, shape).astype("float32")
-    network.set_state_dict({**network.state_dict(), **values})
+        noise = rng.standard_normal(value.shape)
+        if value.ndim == 4:
+            last = key.startswith(("head.head_", "yolo_head.pred_"))
+            noise *= np.sqrt((60 if last else gain) / np.prod(value.shape[1:]))
+        elif value.ndim == 2:
+            noise /= np.sqrt(value.shape[0])
+        elif key.endswith(("weight", "_variance", "alpha")):
+            noise = 1 + 0.1 * np.abs(noise)
+        else:
+            noise *= 0.05
+        values[key] = noise.astype("float32")
+    network.set_state_dict({**state, **values})
     return network
 
 
