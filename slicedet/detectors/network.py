@@ -71,7 +71,8 @@ class NetworkDetector:
         return np.asarray(cv2.resize(tile, size, interpolation=interpolation), np.uint8)
 
     def _decoded(self, tile: NDArray[np.uint8], outputs: Sequence[NDArray[np.float32]]) -> Detections:
-        nms = self.config.nms
+        # Rows have been suppressed inside the graph.
+        nms = self.config.nms if self.config.output.layout != "rows" else None
         found = candidates(self.config, outputs, max(self.threshold, above(nms.score_threshold) if nms else 0.0))
         if nms is not None:
             found = suppressed(found, nms)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from slicedet.detectors.network import Engine, NetworkDetector
-from slicedet.errors import InvalidConfig, MissingDependency, ModelMismatch, ModelWarning
+from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
 from slicedet.models import conversion, network_folder, paddle_folder
 from slicedet.models.cache import sha256
 from slicedet.models.config import ModelConfig
@@ -44,10 +44,8 @@ def from_pdparams(
     onnx_engine: OnnxEngine,
 ) -> NetworkDetector:
     """The detector of slicedet's own network with a .pdparams file; see `load_detector`."""
-    if config.network is None:
-        raise InvalidConfig(f"{config.name}: its configuration describes no network that {weights.name} could fill")
-    digest = sha256(weights)
     whole = network_folder.exported(config)
+    digest = sha256(weights)
 
     @contextmanager
     def source() -> Iterator[PaddleModel]:

@@ -58,7 +58,9 @@ class NmsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its name, categories, input, outputs, suppression (None where the graph has it), and its weights.
+    """One model: its name, categories, input, outputs, suppression, and its weights.
+
+    nms: None where only the graph knows it; not used with the layout "rows".
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
     weights: path of the weights file; None where the user must name it.

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 def exported(config: ModelConfig) -> ModelConfig:
     """What the network of a configuration is once it is exported: boxes and scores come out, whatever other files of
-    the model give."""
+    the model give.
+
+    Raises InvalidConfig where it states no network, or not how its boxes are suppressed.
+    """
+    if config.network is None:
+        raise InvalidConfig(f"{config.name}: its configuration describes no network that parameters could fill")
+    if config.nms is None:
+        raise InvalidConfig(f"{config.name}: its configuration states no nms, which its network needs")
     return replace(config, output=OutputConfig("boxes-and-scores"))
 
 
 def built(config: ModelConfig, weights: Path) -> Network:
     """The network of a configuration with the parameters of a .pdparams file.
 
-    Raises InvalidConfig where the configuration describes no network, ModelMismatch where the parameters are not those
-    of the network, saying how many differ.
+    Raises ModelMismatch where the parameters are not those of the network, saying how many differ.
     """
-    if config.network is None:
-        raise InvalidConfig(f"{config.name}: its configuration describes no network that {weights.name} could fill")
+    assert config.network is not None  # Said by `exported`.
     values: dict[str, Any] = load_pdparams(weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import paddle  # isort: skip
 NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_top_k": 100}
 
 
-def lively(name: str, gain: float = 1.5) -> networks.Network:
-    """A network whose scores spread, the same at every call."""
+@functools.cache
+def lively(name: str) -> networks.Network:
+    """A network whose scores spread, the same at every run."""
     network = networks.build(name)
     rng = np.random.default_rng(0)
     state = network.state_dict()
@@ -28,7 +30,7 @@ def lively(name: str, gain: float = 1.5) -> networks.Network:
         noise = rng.standard_normal(value.shape)
         if value.ndim == 4:
             last = key.startswith(("head.head_", "yolo_head.pred_"))
-            noise *= np.sqrt((60 if last else gain) / np.prod(value.shape[1:]))
+            noise *= np.sqrt((60 if last else 1.5) / np.prod(value.shape[1:]))
         elif value.ndim == 2:
             noise /= np.sqrt(value.shape[0])
         elif key.endswith(("weight", "_variance", "alpha")):
@@ -94,11 +96,8 @@ def infer_cfg(name: str, labels: list[str] | None = None, **further: Any) -> dic
     }
 
 
-def make(
-    folder: Path, name: str, paddlex: bool = False, nms: dict[str, Any] | None = NMS, **further: Any
-) -> networks.Network:
-    """Writes a model's folder in either layout and returns its network."""
-    network = lively(name)
+def make(folder: Path, name: str, paddlex: bool = False, nms: dict[str, Any] | None = NMS, **further: Any) -> None:
+    """Writes a model's folder in either layout."""
     width, height = catalogue.find(name).input.size
     image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
     scale = paddle.static.InputSpec([None, 2], "float32", "scale_factor")
@@ -109,4 +108,3 @@ def make(
     if paddlex:
         further["Global"] = {"model_name": "Some-Model"}
     (folder / yaml_name).write_text(yaml.safe_dump(infer_cfg(name, **further), sort_keys=False))
-    return network

@@ -110,38 +110,46 @@ def test_a_folder_finds_what_the_layers_find(engine: str, folder: Path, tiles: l
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("inside", [True, False])
-def test_paddlexs_folder_of_pp_yoloe_sod(
-    engine: str, inside: bool, tiles: list[np.ndarray], sod_folders: dict[bool, Path]
-) -> None:
-    detector = load_detector(str(sod_folders[inside]), engine=engine, threshold=THRESHOLDS[SOD])
+def test_paddlexs_folder_of_pp_yoloe_sod(engine: str, tiles: list[np.ndarray], sod_folder: Path) -> None:
+    detector = load_detector(str(sod_folder), engine=engine, threshold=THRESHOLDS[SOD])
     assert (detector.name, len(detector.categories), detector.input_size) == ("Some-Model", 10, 640)
     (found,) = detector.detect(tiles[:1])
     assert_same(found, by_layers(SOD, INSIDE, tiles[0], THRESHOLDS[SOD]))
 
 
 @pytest.fixture(scope="module")
-def sod_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """PaddleX's folder with suppression inside, and without."""
-    folders = {inside: tmp_path_factory.mktemp("sod") for inside in (True, False)}
-    for inside, path in folders.items():
-        numbers = paddle_folders.NMS
-        make(path, SOD, paddlex=True, nms=numbers if inside else None, **({} if inside else {"NMS": numbers}))
-    return folders
+def sod_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PaddleX's folder, with suppression inside."""
+    path = tmp_path_factory.mktemp("sod")
+    make(path, SOD, paddlex=True)
+    return path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["picodet_s_320_coco", SOD])
-def test_pdparams_run_by_the_name_of_their_network(
-    engine: str, name: str, tiles: list[np.ndarray], tmp_path: Path
-) -> None:
-    threshold = {"picodet_s_320_coco": 0.5, SOD: THRESHOLDS[SOD]}[name]
-    weights = tmp_path / "w.pdparams"
-    paddle.save(lively(name).state_dict(), str(weights))
-    (found,) = load_detector(name, weights, engine=engine, threshold=threshold).detect(tiles[:1])
-    nms = catalogue.find(name).nms
-    assert nms is not None
-    assert_same(found, by_layers(name, nms, tiles[0], threshold))
+def test_a_folder_without_suppression(engine: str, tiles: list[np.ndarray], bare_folder: Path) -> None:
+    (found,) = load_detector(str(bare_folder), engine=engine, threshold=THRESHOLDS[PICODET]).detect(tiles[:1])
+    assert_same(found, by_layers(PICODET, INSIDE, tiles[0], THRESHOLDS[PICODET]))
+
+
+@pytest.fixture(scope="module")
+def bare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose suppression only the YAML knows."""
+    path = tmp_path_factory.mktemp("bare")
+    make(path, PICODET, nms=None, NMS=paddle_folders.NMS)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pdparams_run_by_the_name_of_their_network(engine: str, tiles: list[np.ndarray], pdparams: Path) -> None:
+    (found,) = load_detector(PICODET, pdparams, engine=engine, threshold=THRESHOLDS[PICODET]).detect(tiles[:1])
+    assert_same(found, by_layers(PICODET, INSIDE, tiles[0], THRESHOLDS[PICODET]))
+
+
+@pytest.fixture(scope="module")
+def pdparams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pdparams") / "w.pdparams"
+    paddle.save(lively(PICODET).state_dict(), str(path))
+    return path
 
 
 def test_the_suppression_is_paddles_box_for_box() -> None:
@@ -210,8 +218,13 @@ def test_labels_that_are_not_the_graphs_are_warned_of(copied: Path) -> None:
     assert detector.categories[:2] == ("class_0", "class_1")
 
 
-def test_cocos_labels_are_told(tmp_path: Path) -> None:
-    make(tmp_path, SOD, labels=list(catalogue.find(PICODET).categories))
+def test_cocos_labels_are_told(sod_folder: Path, tmp_path: Path) -> None:
+    for path in sod_folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "inference.yml").unlink()
+    (tmp_path / "inference.yml").write_text(
+        yaml.safe_dump(infer_cfg(SOD, labels=list(catalogue.find(PICODET).categories)))
+    )
     with pytest.warns(ModelWarning, match="80 names, those of COCO, .* the graph has 10 classes"):
         load_detector(str(tmp_path), engine="paddle")
 
