@@ -154,7 +154,12 @@ def check(config: ModelConfig) -> None:
         "input.std: expected three numbers above 0": _numbers(source.std, 3) and min(source.std) > 0,
         f"output.layout: expected one of {', '.join(LAYOUTS)}": output.layout in LAYOUTS,
         "output: picodet-heads needs strides and reg_max": output.layout != "picodet-heads"
-        or (output.strides and _numbers(output.strides, len(output.strides), whole=True) and output.reg_max > 0),
+        or (
+            output.strides
+            and _numbers(output.strides, len(output.strides), whole=True)
+            and min(output.strides) > 0
+            and output.reg_max > 0
+        ),
         "nms: needed for this layout": nms is not None or output.layout == "rows",
         "nms: expected score_threshold and iou in 0..1, top_k and keep above 0": nms is None
         or (

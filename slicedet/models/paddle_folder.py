@@ -110,7 +110,7 @@ def _input(steps: list[Mapping[str, Any]]) -> InputConfig:
     kinds = [step.get("type") for step in steps]
     for kind in kinds:
         if kind not in _STEPS:
-            raise ValueError(f"Preprocess: slicedet does not do the step {str(kind)[:60]!r}, only {', '.join(_STEPS)}")
+            raise ValueError(f"Preprocess: slicedet does not do the step {_word(kind)!r}, only {', '.join(_STEPS)}")
     if kinds.count("Resize") != 1 or kinds.count("Permute") != 1 or kinds.count("NormalizeImage") > 1:
         raise ValueError("Preprocess: expected one Resize, at most one NormalizeImage and one Permute")
     given = dict(zip(kinds, steps, strict=True))
@@ -130,7 +130,7 @@ def _input(steps: list[Mapping[str, Any]]) -> InputConfig:
     divide = 255.0 if normalize.get("is_scale", True) else 1.0
     kind = normalize.get("norm_type", "mean_std")
     if kind not in ("mean_std", "none"):
-        raise ValueError(f"Preprocess: NormalizeImage: norm_type {str(kind)[:60]!r}: expected mean_std or none")
+        raise ValueError(f"Preprocess: NormalizeImage: norm_type {_word(kind)!r}: expected mean_std or none")
     if kind == "none":
         return InputConfig((size[1], size[0]), "rgb", INTERPOLATIONS[code], divide)
     mean, std = normalize.get("mean"), normalize.get("std")
@@ -165,8 +165,8 @@ def _stated_nms(content: Mapping[str, Any]) -> NmsConfig | None:
     if stated is None:
         return None
     keys = ("score_threshold", "nms_threshold", "nms_top_k", "keep_top_k")
-    if not isinstance(stated, Mapping) or any(key not in stated for key in keys):
-        raise ValueError(f"NMS: expected {', '.join(keys)}")
+    if not isinstance(stated, Mapping) or any(not isinstance(stated.get(key), int | float) for key in keys):
+        raise ValueError(f"NMS: expected numbers for {', '.join(keys)}")
     return NmsConfig(*(stated[key] for key in keys))
 
 
@@ -176,7 +176,7 @@ def _categories(
     labels = content.get("label_list")
     if not isinstance(labels, list) or not labels or len(labels) > 100_000:
         raise ValueError("label_list: expected a list of names")
-    names = tuple(str(label)[:200] for label in labels)
+    names = tuple(_word(label) for label in labels)
     count = _classes(program, output) if program is not None else -1
     if count in (-1, len(names)):
         return names
@@ -199,6 +199,13 @@ def _mapping(value: Any, path: Path, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidConfig(f"{path}: {what}: expected keys and values")
     return value
+
+
+def _word(value: Any) -> str:
+    """A value as text, unless it is a collection, which written out may fill all memory."""
+    if isinstance(value, Mapping | list | tuple | set):
+        raise ValueError("expected a word, not a collection")
+    return str(value)[:200]
 
 
 def _shown(nms: NmsConfig) -> str:

@@ -245,12 +245,14 @@ def test_nms_numbers_that_the_graph_does_not_use_are_warned_of(copied: Path) -> 
         ),
         ("Preprocess", [{"type": "LetterBoxResize"}, {"type": "Permute"}], "'LetterBoxResize'"),
         ("Preprocess", [{"type": "Resize", "keep_ratio": False, "target_size": ["a", 1]}, {"type": "Permute"}], "size"),
-        ("Preprocess", [{"type": ["x"]}], "slicedet does not do"),
+        ("Preprocess", [{"type": ["x"]}], "a word, not a collection"),
         ("Preprocess", {"a": 1}, "Preprocess"),
         ("Preprocess", ["Resize"], "expected keys and values"),
         ("label_list", "car", "label_list"),
         ("label_list", None, "label_list"),
         ("NMS", [1], "NMS"),
+        ("NMS", {**paddle_folders.NMS, "keep_top_k": "all"}, "NMS: expected numbers"),
+        ("label_list", [["car"]], "a word, not a collection"),
         ("Global", "x", "Global"),
     ],
 )
@@ -269,6 +271,15 @@ def test_a_hostile_yaml_is_refused(copied: Path, text: bytes) -> None:
     with pytest.raises(InvalidConfig) as error:
         load_detector(str(copied))
     assert "\n" not in str(error.value)
+
+
+def test_a_yaml_that_grows_when_written_out_is_refused(copied: Path) -> None:
+    doublings = "".join(f"x{n + 1}: &x{n + 1} [*x{n}, *x{n}]\n" for n in range(60))
+    _edit(copied, "label_list", [])
+    text = (copied / "infer_cfg.yml").read_text().replace("label_list: []", "label_list: [*x60]")
+    (copied / "infer_cfg.yml").write_text("x0: &x0 [1]\n" + doublings + text)
+    with pytest.raises(InvalidConfig, match="a word, not a collection"):
+        load_detector(str(copied))
 
 
 def test_half_a_folder_says_what_is_missing(copied: Path, tmp_path: Path) -> None:
