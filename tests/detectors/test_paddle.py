@@ -107,9 +107,18 @@ def test_a_folder_finds_what_the_layers_find(engine: str, folder: Path, tiles: l
     for tile, found in zip(tiles, detector.detect(tiles), strict=True):
         assert_same(found, by_layers(PICODET, INSIDE, tile, threshold))
         assert_same(detector.detect([tile])[0], found)
+    assert detector.detect([]) == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+def test_large_batches_are_run_in_parts(folder: Path, tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = load_detector(str(folder), engine="paddle", threshold=THRESHOLDS[PICODET])
+    whole = detector.detect(tiles)
+    monkeypatch.setattr("slicedet.detectors.paddle._PIXELS", 2 * 320 * 320)
+    for found, expected in zip(detector.detect(tiles), whole, strict=True):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES[:2])
 def test_paddlexs_folder_of_pp_yoloe_sod(engine: str, tiles: list[np.ndarray], sod_folder: Path) -> None:
     detector = load_detector(str(sod_folder), engine=engine, threshold=THRESHOLDS[SOD])
     assert (detector.name, len(detector.categories), detector.input_size) == ("Some-Model", 10, 640)
