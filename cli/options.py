@@ -181,10 +181,16 @@ detector_options = grouped(
         "--model",
         required=True,
         metavar="MODEL",
-        help="Name (see slicedet models), YAML file, or PLUGIN:ARGUMENT.",
+        help="Name (see slicedet models), YAML file, folder of a Paddle model, or PLUGIN:ARGUMENT.",
     ),
-    click.option("--weights", metavar="PATH", help="Weights file, where the model does not bring its own."),
-    click.option("--engine", default="auto", show_default=True, metavar="NAME", help="openvino, onnxruntime or auto."),
+    click.option(
+        "--weights",
+        metavar="PATH",
+        help="Weights file (.onnx, .xml, .pdparams), where the model does not bring its own.",
+    ),
+    click.option(
+        "--engine", default="auto", show_default=True, metavar="NAME", help="openvino, onnxruntime, paddle or auto."
+    ),
     click.option("--device", default="cpu", show_default=True, help="Device as the engine names it."),
     click.option("--precision", default="f32", show_default=True, help="f32, bf16 or f16."),
     click.option(

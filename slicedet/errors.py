@@ -83,3 +83,7 @@ class OutputError(SlicedetError):
 
 class SlicedetWarning(UserWarning):
     """Base of slicedet's warnings: the result stands, but with a restriction the user should know."""
+
+
+class ModelWarning(SlicedetWarning):
+    """What a model says of itself contradicts its graph, or an engine other than the one asked for runs it."""

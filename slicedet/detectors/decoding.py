@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.merging.nms import suppress
+from slicedet.merging.claims import Claims
 from slicedet.models.config import ModelConfig, NmsConfig
 
 Floats = NDArray[np.float32]
@@ -60,10 +60,23 @@ def _decode_level(scores: Floats, logits: Floats, stride: int, columns: int, min
 
 
 def suppressed(found: Detections, nms: NmsConfig) -> Detections:
-    """What per-class suppression leaves of one tile's candidates, best score first."""
+    """What per-class suppression leaves of one tile's candidates, best score first.
+
+    Box for box what Paddle's multiclass_nms3 leaves: of equal scores the lower class comes first, then the earlier
+    point; overlaps have to be greater than `nms.iou`.
+    """
+    found = found[np.lexsort((found.category_ids, -found.scores))]
     if len(found) > nms.top_k:
-        by_class = np.lexsort((-found.scores, found.category_ids))
+        by_class = np.argsort(found.category_ids, kind="stable")
         ids = found.category_ids[by_class]
         rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
         found = found[np.sort(by_class[rank < nms.top_k])]
-    return found[suppress(found.boxes, found.scores, found.category_ids, "iou", nms.iou)[: nms.keep]]
+    order = np.arange(len(found))
+    groups = found.category_ids.astype(np.int64)
+    owner, _ = Claims("iou", above(nms.iou)).make(found.boxes.astype(np.float64), groups, order)
+    return found[order[owner == order][: nms.keep]]
+
+
+def above(threshold: float) -> float:
+    """The least float32 greater than a threshold, for what is compared with it by >=."""
+    return float(np.nextafter(np.float32(threshold), np.float32(2)))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from slicedet.detectors.network import Engine, NetworkDetector
+from slicedet.detectors.paddle_models import from_folder, from_pdparams
 from slicedet.detectors.protocol import Detector
 from slicedet.errors import InvalidSetting, MissingWeights
-from slicedet.models import catalogue
+from slicedet.models import cache, catalogue
 from slicedet.models.config import ModelConfig
 
 GROUP = "slicedet.detectors"
 """Entry point group in which packages register detectors: a function (argument, *, weights, device, threshold) ->
 Detector."""
 
-ENGINES = ("openvino", "onnxruntime")
+ENGINES = ("openvino", "onnxruntime", "paddle")
 PRECISIONS = ("f32", "bf16", "f16")
 
 
@@ -28,10 +28,13 @@ def load_detector(
     precision: str = "f32",
     threshold: float = 0.25,
 ) -> Detector:
-    """A detector by the name of its model, its YAML file, or as "plugin:argument".
+    """A detector by the name of its model, its YAML file, its folder (PaddleDetection's or PaddleX's), or as
+    "plugin:argument".
 
-    weights: the weights file, where the configuration names none or another is wanted.
-    engine: "openvino", "onnxruntime" or "auto", the first. device: "cpu", "gpu", ... as the engine calls it.
+    weights: ONNX, IR, .pdparams or a folder of Paddle's, where another than the configuration's or the official one,
+    once pulled, is wanted.
+    engine: "openvino", "onnxruntime" or "paddle"; "auto" takes OpenVINO, but Paddle for Paddle's formats
+    on other devices than the CPU. device: "cpu", "gpu:0", ... as the engine calls it.
     precision: "f32", the reference; "bf16" or "f16" where engine and device have it. threshold: lowest score returned,
     0..1.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch, InvalidSetting or MissingDependency.
@@ -43,36 +46,49 @@ def load_detector(
     if plugins and not Path(model).exists():
         factory = next(iter(plugins)).load()
         return factory(argument, weights=weights, device=device, threshold=threshold)
+    if engine not in ("auto", *ENGINES):
+        raise InvalidSetting(f"engine {engine!r}: expected auto, {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise InvalidSetting(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+
+    def onnx_engine(path: Path, config: ModelConfig) -> Engine:
+        return _engine(engine, path, config, device, precision)
+
+    if Path(model).is_dir() and model not in catalogue.names():
+        if weights is not None:
+            raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
+        return from_folder(Path(model), engine, device, precision, threshold, onnx_engine)
     config = catalogue.find(model)
-    path = Path(weights) if weights is not None else config.weights
+    path = Path(weights) if weights is not None else config.weights or _pulled(config)
     if path is None:
         official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )
+    if path.is_dir():
+        return from_folder(path, engine, device, precision, threshold, onnx_engine)
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
-    provenance = {"weights": path.name, "weights_sha256": _sha256(path)}
-    return NetworkDetector(config, _engine(engine, path, config, device, precision), threshold, provenance)
+    if path.suffix == ".pdparams":
+        return from_pdparams(config, path, engine, device, precision, threshold, onnx_engine)
+    if engine == "paddle":
+        raise InvalidSetting(f"{path}: the paddle engine reads folders of Paddle models and .pdparams")
+    provenance = {"weights": path.name, "weights_sha256": cache.digest(path)}
+    return NetworkDetector(config, onnx_engine(path, config), threshold, provenance)
+
+
+def _pulled(config: ModelConfig) -> Path | None:
+    """The official weights, a file or a Paddle folder, where they have been downloaded."""
+    found = (cache.find(config, kind) for kind in config.downloads)
+    return next((path for path in found if path is not None), None)
 
 
 def _engine(name: str, path: Path, config: ModelConfig, device: str, precision: str) -> Engine:
-    if precision not in PRECISIONS:
-        raise InvalidSetting(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    if name in ("auto", "openvino"):
-        from slicedet.detectors.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(path, config, device, precision)
+    """An engine that reads ONNX."""
     if name == "onnxruntime":
         from slicedet.detectors.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(path, config, device, precision)
-    raise InvalidSetting(f"engine {name!r}: expected auto, {', '.join(ENGINES)}")
+    from slicedet.detectors.openvino import OpenVinoEngine
 
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return OpenVinoEngine(path, config, device, precision)

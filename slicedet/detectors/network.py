@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import candidates, expected_outputs, suppressed
+from slicedet.detectors.decoding import above, candidates, expected_outputs, suppressed
 from slicedet.errors import ModelMismatch
 from slicedet.merging.order import best_first
-from slicedet.models.config import ModelConfig
+from slicedet.models.config import InputConfig, ModelConfig
 
 
 class Signature(NamedTuple):
@@ -71,8 +71,9 @@ class NetworkDetector:
         return np.asarray(cv2.resize(tile, size, interpolation=interpolation), np.uint8)
 
     def _decoded(self, tile: NDArray[np.uint8], outputs: Sequence[NDArray[np.float32]]) -> Detections:
-        nms = self.config.nms
-        found = candidates(self.config, outputs, max(self.threshold, nms.score_threshold if nms else 0.0))
+        # Rows have been suppressed inside the graph.
+        nms = self.config.nms if self.config.output.layout != "rows" else None
+        found = candidates(self.config, outputs, max(self.threshold, above(nms.score_threshold) if nms else 0.0))
         if nms is not None:
             found = suppressed(found, nms)
         else:
@@ -81,9 +82,17 @@ class NetworkDetector:
         return found.replace(boxes=found.boxes * np.array([width / size[0], height / size[1]] * 2, np.float32))
 
 
-def check_signature(config: ModelConfig, signature: Signature, path: object) -> None:
+def normalised(image: NDArray[np.uint8], config: InputConfig) -> NDArray[np.float32]:
+    """An image uint8 RGB [height, width, 3] as a network wants it, float32 [3, height, width]."""
+    pixels = image[..., ::-1] if config.channels == "bgr" else image
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
+    values = (pixels.astype(np.float32) / np.float32(config.divide) - mean) / std
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def check_signature(config: ModelConfig, signature: Signature, path: object, outputs: bool = True) -> None:
     """Raises ModelMismatch, saying which input or output differs, where a graph is not what the configuration
-    states."""
+    states. Without `outputs`, only inputs are looked at."""
     width, height = config.input.size
     wanted: list[tuple[str, Iterable[int | None]]] = [("image", (1, 3, height, width))]
     if len(signature.inputs) == 2:
@@ -95,12 +104,18 @@ def check_signature(config: ModelConfig, signature: Signature, path: object) -> 
         )
     for (name, shape), (role, expected) in zip(signature.inputs, wanted, strict=True):
         _check_shape(config, path, f"{role} input {name!r}", shape, tuple(expected))
+    if outputs:
+        check_outputs(config, signature.outputs, path)
+
+
+def check_outputs(config: ModelConfig, outputs: Sequence[tuple[str, list[int]]], path: object) -> None:
+    """Raises ModelMismatch, saying which output differs, by names and shapes in order."""
     shapes = expected_outputs(config)
     # A graph with suppression inside may also count its rows; the rows themselves are trusted.
     extra = 1 if config.output.layout == "rows" else 0
-    if not len(shapes) <= len(signature.outputs) <= len(shapes) + extra:
-        raise _mismatch(config, path, f"it has {len(signature.outputs)} outputs, expected {len(shapes)}")
-    for (name, shape), expected_shape in zip(signature.outputs, shapes, strict=False):
+    if not len(shapes) <= len(outputs) <= len(shapes) + extra:
+        raise _mismatch(config, path, f"it has {len(outputs)} outputs, expected {len(shapes)}")
+    for (name, shape), expected_shape in zip(outputs, shapes, strict=False):
         rows = config.output.layout == "rows"
         _check_shape(config, path, f"output {name!r}", shape, (None, *expected_shape[1:]) if rows else expected_shape)
 

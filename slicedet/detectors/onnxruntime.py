@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.network import Signature, check_signature
+from slicedet.detectors.network import Signature, check_signature, normalised
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.config import ModelConfig
 
@@ -53,10 +53,7 @@ class OnnxRuntimeEngine:
         return [self._session.run(None, self._feed(image)) for image in images]
 
     def _feed(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        pixels = image[..., ::-1] if self._config.channels == "bgr" else image
-        mean, std = np.array(self._config.mean, np.float32), np.array(self._config.std, np.float32)
-        values = (pixels.astype(np.float32) / np.float32(self._config.divide) - mean) / std
-        inputs = [np.ascontiguousarray(values.transpose(2, 0, 1))[None], np.ones((1, 2), np.float32)]
+        inputs = [normalised(image, self._config)[None], np.ones((1, 2), np.float32)]
         return dict(zip(self._names, inputs, strict=False))
 
 

@@ -51,9 +51,8 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class NmsConfig:
-    """Suppression on each tile, per class: scores above `score_threshold`, the best `top_k` of each class, overlaps of
-    `iou`
-    or more removed, the best `keep` of all classes kept."""
+    """Suppression on each tile, per class: scores above `score_threshold`, the best `top_k` of each class, overlaps
+    above `iou` removed, the best `keep` of all classes kept; as Paddle's multiclass_nms3 does it."""
 
     score_threshold: float
     iou: float
@@ -77,7 +76,9 @@ class Download:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its name, categories, input, outputs, suppression (None where the graph has it), and its weights.
+    """One model: its name, categories, input, outputs, suppression, and its weights.
+
+    nms: None where only the graph knows it; not used with the layout "rows".
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
     weights: path of the weights file; None where the user must name it.
@@ -114,7 +115,7 @@ def load(path: Path, categories_folder: Path) -> ModelConfig:
         raise InvalidConfig(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     try:
         config = _build(ModelConfig, _prepared(content, path, categories_folder), "")
-        _check(config)
+        check(config)
     except (TypeError, ValueError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     return config
@@ -164,7 +165,7 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _check(config: ModelConfig) -> None:
+def check(config: ModelConfig) -> None:
     """Raises ValueError for the first value that makes no sense."""
     source, output, nms = config.input, config.output, config.nms
     rules = {
@@ -179,7 +180,12 @@ def _check(config: ModelConfig) -> None:
         "input.std: expected three numbers above 0": _numbers(source.std, 3) and min(source.std) > 0,
         f"output.layout: expected one of {', '.join(LAYOUTS)}": output.layout in LAYOUTS,
         "output: picodet-heads needs strides and reg_max": output.layout != "picodet-heads"
-        or (output.strides and _numbers(output.strides, len(output.strides), whole=True) and output.reg_max > 0),
+        or (
+            output.strides
+            and _numbers(output.strides, len(output.strides), whole=True)
+            and min(output.strides) > 0
+            and output.reg_max > 0
+        ),
         "nms: needed for this layout": nms is not None or output.layout == "rows",
         "nms: expected score_threshold and iou in 0..1, top_k and keep above 0": nms is None
         or (

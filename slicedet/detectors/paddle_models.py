@@ -1,0 +1,107 @@
+"""Models in Paddle's formats on any engine: as they are, or converted to ONNX."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from slicedet.detectors.network import Engine, NetworkDetector
+from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
+from slicedet.models import conversion, network_folder, paddle_folder
+from slicedet.models.cache import digest
+from slicedet.models.config import ModelConfig
+from slicedet.models.paddle_folder import PaddleModel
+
+OnnxEngine = Callable[[Path, ModelConfig], Engine]
+Source = Callable[[], AbstractContextManager[PaddleModel]]
+
+
+def from_folder(
+    folder: Path, engine: str, device: str, precision: str, threshold: float, onnx_engine: OnnxEngine
+) -> NetworkDetector:
+    """The detector of a folder with a Paddle model; see `load_detector`."""
+    model = paddle_folder.read(folder)
+    hashes = [digest(path) for path in (model.program_path, model.params_path)]
+    provenance = {"weights": model.params_path.name, "weights_sha256": hashes[1], "program_sha256": hashes[0]}
+    config, runs = _engine(
+        lambda: nullcontext(model), model.config, model.cut, hashes, engine, device, precision, onnx_engine
+    )
+    return NetworkDetector(config, runs, threshold, provenance)
+
+
+def from_pdparams(
+    config: ModelConfig,
+    weights: Path,
+    engine: str,
+    device: str,
+    precision: str,
+    threshold: float,
+    onnx_engine: OnnxEngine,
+) -> NetworkDetector:
+    """The detector of slicedet's own network with a .pdparams file; see `load_detector`."""
+    whole = network_folder.exported(config)
+    weights_hash = digest(weights)
+
+    @contextmanager
+    def source() -> Iterator[PaddleModel]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield network_folder.save(network_folder.built(config, weights), config, Path(folder))
+
+    keys = [weights_hash, json.dumps([config.network, len(config.categories), asdict(config.input)], sort_keys=True)]
+    _, runs = _engine(source, whole, whole, keys, engine, device, precision, onnx_engine)
+    return NetworkDetector(whole, runs, threshold, {"weights": weights.name, "weights_sha256": weights_hash})
+
+
+def _engine(
+    source: Source,
+    whole: ModelConfig,
+    cut: ModelConfig | None,
+    keys: list[str],
+    engine: str,
+    device: str,
+    precision: str,
+    onnx_engine: OnnxEngine,
+) -> tuple[ModelConfig, Engine]:
+    """The engine, and what the model is to it: `whole` by Paddle, `cut`, without suppression, by the others."""
+    automatic = engine == "auto"
+    if engine == "paddle" or (automatic and device != "cpu"):
+        return whole, _by_paddle(source, device, precision)
+    try:
+        if cut is None:
+            raise conversion.ConversionFailed(f"{whole.name}: only programs in the .json format are converted")
+        path = conversion.cached(*keys)
+        if not path.is_file():
+            _convert(source, cut, path)
+        return cut, onnx_engine(path, cut)
+    except MissingDependency:
+        if not automatic or conversion.available():
+            raise
+    except conversion.ConversionFailed as error:
+        warnings.warn(f"{error}; the paddle engine runs it", ModelWarning, stacklevel=2)
+    return whole, _by_paddle(source, device, precision)
+
+
+def _by_paddle(source: Source, device: str, precision: str) -> Engine:
+    from slicedet.detectors.paddle import PaddleEngine
+
+    with source() as model:
+        return PaddleEngine(model, device, precision)
+
+
+def _convert(source: Source, cut: ModelConfig, path: Path) -> None:
+    from slicedet.detectors.openvino import OpenVinoEngine
+    from slicedet.detectors.paddle import PaddleEngine
+
+    def check(made: Path) -> Engine:
+        try:
+            return OpenVinoEngine(made, cut, "cpu", "f32")
+        except ModelMismatch as error:
+            raise conversion.ConversionFailed(str(error)) from error
+
+    with source() as model:
+        conversion.convert(model, cut, path, lambda part: PaddleEngine(part, "cpu", "f32"), check)

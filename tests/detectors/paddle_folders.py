@@ -1,0 +1,110 @@
+"""Folders of Paddle models as PaddleDetection and PaddleX write them, made of slicedet's networks."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from slicedet import networks
+from slicedet.models import catalogue
+
+import paddle  # isort: skip
+
+NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_top_k": 100}
+
+
+@functools.cache
+def lively(name: str) -> networks.Network:
+    """A network whose scores spread, the same at every run."""
+    network = networks.build(name)
+    rng = np.random.default_rng(0)
+    state = network.state_dict()
+    values = {}
+    for key, value in state.items():
+        if "proj" in key and "head" in key:
+            continue
+        noise = rng.standard_normal(value.shape)
+        if value.ndim == 4:
+            last = key.startswith(("head.head_", "yolo_head.pred_"))
+            noise *= np.sqrt((60 if last else 1.5) / np.prod(value.shape[1:]))
+        elif value.ndim == 2:
+            noise /= np.sqrt(value.shape[0])
+        elif key.endswith(("weight", "_variance", "alpha")):
+            noise = 1 + 0.1 * np.abs(noise)
+        else:
+            noise *= 0.05
+        values[key] = noise.astype("float32")
+    network.set_state_dict({**state, **values})
+    return network
+
+
+class WithSuppression(paddle.nn.Layer):
+    """What PaddleDetection exports: boxes in original pixels, suppressed; and, as it enlarges maps, with a scale in
+    doubles."""
+
+    def __init__(self, network: networks.Network, nms: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.network = network
+        self.nms = nms
+
+    def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor) -> Any:
+        image = paddle.nn.functional.avg_pool2d(paddle.nn.functional.interpolate(image, scale_factor=2.0), 2)
+        boxes, scores = self.network(image)
+        y, x = paddle.split(scale_factor, 2, axis=1)
+        boxes = boxes / paddle.concat([x, y, x, y], axis=1).unsqueeze(1)
+        if self.nms is None:
+            return boxes, scores
+        return suppression(boxes, scores, **self.nms)
+
+
+def suppression(
+    boxes: paddle.Tensor,
+    scores: paddle.Tensor,
+    score_threshold: float,
+    nms_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Paddle's own operator: rows and their number per image."""
+    rows, _, counts = paddle._C_ops.multiclass_nms3(
+        boxes, scores, None, score_threshold, nms_top_k, keep_top_k, nms_threshold, True, 1.0, -1
+    )
+    return rows, counts
+
+
+def infer_cfg(name: str, labels: list[str] | None = None, **further: Any) -> dict[str, Any]:
+    """The YAML of a catalogue model, as PaddleDetection writes it."""
+    config = catalogue.find(name)
+    steps: list[dict[str, Any]] = [
+        {"interp": 2, "keep_ratio": False, "target_size": list(config.input.size[::-1]), "type": "Resize"}
+    ]
+    mean, std = list(config.input.mean), list(config.input.std)
+    steps.append({"is_scale": True, "mean": mean, "std": std, "type": "NormalizeImage"})
+    steps.append({"type": "Permute"})
+    return {
+        "mode": "paddle",
+        "draw_threshold": 0.5,
+        "metric": "COCO",
+        "use_dynamic_shape": False,
+        "Preprocess": steps,
+        "label_list": labels if labels is not None else list(config.categories),
+        **further,
+    }
+
+
+def make(folder: Path, name: str, paddlex: bool = False, nms: dict[str, Any] | None = NMS, **further: Any) -> None:
+    """Writes a model's folder in either layout."""
+    width, height = catalogue.find(name).input.size
+    image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
+    scale = paddle.static.InputSpec([None, 2], "float32", "scale_factor")
+    exported = WithSuppression(lively(name), nms)
+    exported.eval()
+    stem, yaml_name = ("inference", "inference.yml") if paddlex else ("model", "infer_cfg.yml")
+    paddle.jit.save(paddle.jit.to_static(exported, [image, scale], full_graph=True), str(folder / stem))
+    if paddlex:
+        further["Global"] = {"model_name": "Some-Model"}
+    (folder / yaml_name).write_text(yaml.safe_dump(infer_cfg(name, **further), sort_keys=False))

@@ -1,0 +1,366 @@
+"""Paddle's models in folders and .pdparams, on every engine."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+paddle = pytest.importorskip("paddle")
+
+import paddle_folders  # noqa: E402
+from paddle_folders import infer_cfg, lively, make, suppression  # noqa: E402
+
+from slicedet import Detections, load_detector  # noqa: E402
+from slicedet.detectors.decoding import above, candidates, suppressed  # noqa: E402
+from slicedet.detectors.network import normalised  # noqa: E402
+from slicedet.errors import (  # noqa: E402
+    CorruptFile,
+    CorruptFile,
+    UnsafeFile,
+    InvalidConfig,
+    InvalidSetting,
+    MissingWeights,
+    ModelMismatch,
+    ModelWarning,
+    SlicedetError,
+    UnknownModel,
+    UnsafeFile,
+)
+from slicedet.models import catalogue, conversion  # noqa: E402
+from slicedet.models.config import ModelConfig, NmsConfig, OutputConfig  # noqa: E402
+
+PICODET = "picodet_xs_320_coco_lcnet"
+SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"
+converts = pytest.mark.skipif(not conversion.available(), reason="needs paddle2onnx")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("SLICEDET_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PaddleDetection's folder, with suppression inside."""
+    path = tmp_path_factory.mktemp("picodet")
+    make(path, PICODET)
+    return path
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of it to be spoilt."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def tiles() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    coarse = [rng.integers(0, 256, (rows, 12, 3), dtype=np.uint8) for rows in (8, 12, 20)]
+    return [cv2.resize(image, (320, 20 * len(image)), interpolation=cv2.INTER_CUBIC) for image in coarse]
+
+
+def by_layers(name: str, nms: NmsConfig, tile: np.ndarray, threshold: float) -> Detections:
+    """What the network gives in dynamic mode, decoded by slicedet."""
+    config = replace(catalogue.find(name), output=OutputConfig("boxes-and-scores"), nms=nms)
+    image = cv2.resize(tile, config.input.size, interpolation=cv2.INTER_CUBIC)
+    with paddle.no_grad():
+        outputs = lively(name)(paddle.to_tensor(normalised(image, config.input)[None]))
+    found = suppressed(candidates(config, [value.numpy() for value in outputs], threshold), nms)
+    scale = np.array([tile.shape[1], tile.shape[0]] * 2, np.float32) / np.array(config.input.size * 2, np.float32)
+    return found.replace(boxes=found.boxes * scale)
+
+
+def assert_same(found: Detections, expected: Detections) -> None:
+    """Within 0.5 px and 0.01, whatever the order of equal scores."""
+    assert len(found) == len(expected) > 5
+    left, right = (
+        d[np.lexsort((d.boxes[:, 0].round(), d.boxes[:, 1].round(), d.category_ids))] for d in (found, expected)
+    )
+    np.testing.assert_array_equal(left.category_ids, right.category_ids)
+    np.testing.assert_allclose(left.boxes, right.boxes, atol=0.5)
+    np.testing.assert_allclose(left.scores, right.scores, atol=0.01)
+
+
+ENGINES = ["paddle", pytest.param("openvino", marks=converts), pytest.param("onnxruntime", marks=converts)]
+INSIDE = NmsConfig(0.025, 0.6, 1000, 100)
+THRESHOLDS = {PICODET: 0.58, SOD: 0.9}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_folder_finds_what_the_layers_find(engine: str, folder: Path, tiles: list[np.ndarray]) -> None:
+    threshold = THRESHOLDS[PICODET]
+    detector = load_detector(str(folder), engine=engine, threshold=threshold)
+    assert detector.provenance["engine"] == engine
+    for tile, found in zip(tiles, detector.detect(tiles), strict=True):
+        assert_same(found, by_layers(PICODET, INSIDE, tile, threshold))
+        assert_same(detector.detect([tile])[0], found)
+    assert detector.detect([]) == []
+
+
+def test_large_batches_are_run_in_parts(folder: Path, tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = load_detector(str(folder), engine="paddle", threshold=THRESHOLDS[PICODET])
+    whole = detector.detect(tiles)
+    monkeypatch.setattr("slicedet.detectors.paddle._PIXELS", 2 * 320 * 320)
+    for found, expected in zip(detector.detect(tiles), whole, strict=True):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES[:2])
+def test_paddlexs_folder_of_pp_yoloe_sod(engine: str, tiles: list[np.ndarray], sod_folder: Path) -> None:
+    detector = load_detector(str(sod_folder), engine=engine, threshold=THRESHOLDS[SOD])
+    assert (detector.name, len(detector.categories), detector.input_size) == ("Some-Model", 10, 640)
+    (found,) = detector.detect(tiles[:1])
+    assert_same(found, by_layers(SOD, INSIDE, tiles[0], THRESHOLDS[SOD]))
+
+
+@pytest.fixture(scope="module")
+def sod_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PaddleX's folder, with suppression inside."""
+    path = tmp_path_factory.mktemp("sod")
+    make(path, SOD, paddlex=True)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_folder_without_suppression(engine: str, tiles: list[np.ndarray], bare_folder: Path) -> None:
+    (found,) = load_detector(str(bare_folder), engine=engine, threshold=THRESHOLDS[PICODET]).detect(tiles[:1])
+    assert_same(found, by_layers(PICODET, INSIDE, tiles[0], THRESHOLDS[PICODET]))
+
+
+@pytest.fixture(scope="module")
+def bare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose suppression only the YAML knows."""
+    path = tmp_path_factory.mktemp("bare")
+    make(path, PICODET, nms=None, NMS=paddle_folders.NMS)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pdparams_run_by_the_name_of_their_network(engine: str, tiles: list[np.ndarray], pdparams: Path) -> None:
+    (found,) = load_detector(PICODET, pdparams, engine=engine, threshold=THRESHOLDS[PICODET]).detect(tiles[:1])
+    assert_same(found, by_layers(PICODET, INSIDE, tiles[0], THRESHOLDS[PICODET]))
+
+
+@pytest.fixture(scope="module")
+def pdparams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pdparams") / "w.pdparams"
+    paddle.save(lively(PICODET).state_dict(), str(path))
+    return path
+
+
+def test_the_suppression_is_paddles_box_for_box() -> None:
+    rng = np.random.default_rng(5)
+    for top_k, keep, classes, digits in ((1000, 100, 4, 7), (40, 60, 3, 7), (50, 40, 5, 2), (10_000, 500, 10, 1)):
+        nms = NmsConfig(0.5, 0.6, top_k, keep)
+        corner, size = rng.integers(0, 60, (700, 2)), rng.integers(1, 40, (700, 2))
+        boxes = np.concatenate([corner, corner + size], 1).astype(np.float32)
+        # Few digits make ties, among them scores that are the threshold itself.
+        scores = rng.random((classes, 700)).astype(np.float32).round(digits)
+        rows, _ = suppression(paddle.to_tensor(boxes[None]), paddle.to_tensor(scores[None]), 0.5, 0.6, top_k, keep)
+        expected = sorted(map(tuple, rows.numpy().astype(float)))
+        config = replace(_config(classes), nms=nms)
+        found = suppressed(_above_threshold(config, [boxes[None], scores[None]]), nms)
+        given = np.column_stack([found.category_ids, found.scores, found.boxes]).astype(float)
+        assert len(expected) >= 40
+        assert sorted(map(tuple, given)) == expected
+
+
+def _config(classes: int) -> ModelConfig:
+    names = tuple(f"c{index}" for index in range(classes))
+    return replace(catalogue.find(SOD), categories=names, output=OutputConfig("boxes-and-scores"))
+
+
+def _above_threshold(config: ModelConfig, outputs: list[np.ndarray]) -> Detections:
+    assert config.nms is not None
+    return candidates(config, outputs, above(config.nms.score_threshold))
+
+
+@converts
+def test_a_second_start_imports_no_paddle(folder: Path, home: Path) -> None:
+    load_detector(str(folder))
+    script = (
+        "import sys, slicedet; d = slicedet.load_detector(sys.argv[1]); "
+        "print(d.provenance['engine'], 'paddle' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["openvino", "False"]
+
+
+@converts
+def test_a_conversion_that_differs_is_not_used(
+    copied: Path, tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "SCORE", -1.0)
+    _edit(copied, "label_list", [f"name {index}" for index in range(80)])
+    monkeypatch.setenv("SLICEDET_HOME", str(copied / "home"))
+    with pytest.warns(ModelWarning, match="differs from Paddle by .* the paddle engine runs it"):
+        detector = load_detector(str(copied), engine="openvino", threshold=0.5)
+    assert detector.provenance["engine"] == "paddle"
+    assert not list((copied / "home").rglob("*.onnx"))
+
+
+def test_without_the_converter_paddle_runs_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLICEDET_HOME", str(folder / "none"))
+    monkeypatch.setattr(conversion, "available", lambda: False)
+    assert load_detector(str(folder)).provenance["engine"] == "paddle"
+    with pytest.raises(SlicedetError, match=r"slicedet\[convert\]"):
+        load_detector(str(folder), engine="onnxruntime")
+
+
+def test_labels_that_are_not_the_graphs_are_warned_of(copied: Path) -> None:
+    _edit(copied, "label_list", ["pedestrian", "car"])
+    with pytest.warns(ModelWarning, match="label_list has 2 names, .* the graph has 80 classes"):
+        detector = load_detector(str(copied), engine="paddle")
+    assert detector.categories[:2] == ("class_0", "class_1")
+
+
+def test_cocos_labels_are_told(sod_folder: Path, tmp_path: Path) -> None:
+    for path in sod_folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "inference.yml").unlink()
+    (tmp_path / "inference.yml").write_text(
+        yaml.safe_dump(infer_cfg(SOD, labels=list(catalogue.find(PICODET).categories)))
+    )
+    with pytest.warns(ModelWarning, match="80 names, those of COCO, .* the graph has 10 classes"):
+        load_detector(str(tmp_path), engine="paddle")
+
+
+def test_nms_numbers_that_the_graph_does_not_use_are_warned_of(copied: Path) -> None:
+    _edit(copied, "NMS", {**paddle_folders.NMS, "score_threshold": 0.3, "nms_threshold": 0.5, "name": "MultiClassNMS"})
+    with pytest.warns(ModelWarning, match=r"NMS says score 0\.3, iou 0\.5.* the graph does score 0\.025, iou 0\.6"):
+        load_detector(str(copied), engine="paddle")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "Preprocess",
+            [{"type": "Resize", "keep_ratio": True, "target_size": [320, 320]}, {"type": "Permute"}],
+            "keep_ratio",
+        ),
+        ("Preprocess", [{"type": "LetterBoxResize"}, {"type": "Permute"}], "'LetterBoxResize'"),
+        ("Preprocess", [{"type": "Resize", "keep_ratio": False, "target_size": ["a", 1]}, {"type": "Permute"}], "size"),
+        ("Preprocess", [{"type": ["x"]}], "a word, not a collection"),
+        ("Preprocess", {"a": 1}, "Preprocess"),
+        ("Preprocess", ["Resize"], "expected keys and values"),
+        ("label_list", "car", "label_list"),
+        ("label_list", None, "label_list"),
+        ("NMS", [1], "NMS"),
+        ("NMS", {**paddle_folders.NMS, "keep_top_k": "all"}, "NMS: expected numbers"),
+        ("label_list", [["car"]], "a word, not a collection"),
+        ("Global", "x", "Global"),
+    ],
+)
+def test_a_yaml_that_asks_for_more_is_refused(copied: Path, key: str, value: Any, said: str) -> None:
+    _edit(copied, key, value)
+    with pytest.raises(InvalidConfig, match=said) as error:
+        load_detector(str(copied))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"a: [", b"!!python/object/apply:os.system ['true']", b"[" * 50_000, b"- 1"]
+)
+def test_a_hostile_yaml_is_refused(copied: Path, text: bytes) -> None:
+    (copied / "infer_cfg.yml").write_bytes(text)
+    with pytest.raises(InvalidConfig) as error:
+        load_detector(str(copied))
+    assert "\n" not in str(error.value)
+
+
+def test_a_yaml_that_grows_when_written_out_is_refused(copied: Path) -> None:
+    doublings = "".join(f"x{n + 1}: &x{n + 1} [*x{n}, *x{n}]\n" for n in range(60))
+    _edit(copied, "label_list", [])
+    text = (copied / "infer_cfg.yml").read_text().replace("label_list: []", "label_list: [*x60]")
+    (copied / "infer_cfg.yml").write_text("x0: &x0 [1]\n" + doublings + text)
+    with pytest.raises(InvalidConfig, match="a word, not a collection"):
+        load_detector(str(copied))
+
+
+def test_half_a_folder_says_what_is_missing(copied: Path, tmp_path: Path) -> None:
+    for name in ("infer_cfg.yml", "model.pdiparams", "model.json"):
+        half = Path(shutil.copytree(copied, tmp_path / f"no {name}"))
+        (half / name).unlink()
+        with pytest.raises(MissingWeights, match=f"half a Paddle model, {name}.* missing"):
+            load_detector(str(half))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UnknownModel, match="no Paddle model in this folder"):
+        load_detector(str(tmp_path / "empty"))
+    with pytest.raises(InvalidSetting, match="brings its own weights"):
+        load_detector(str(copied), "w.onnx")
+
+
+def test_files_that_do_not_fit_are_refused(copied: Path) -> None:
+    params, program = copied / "model.pdiparams", copied / "model.json"
+    whole = params.read_bytes()
+    params.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelMismatch, match=r"the parameters of model\.json need"):
+        load_detector(str(copied))
+    params.write_bytes(bytes(len(whole)))
+    with pytest.raises(ModelMismatch, match="Paddle cannot run it") as error:
+        load_detector(str(copied), engine="paddle")
+    assert "\n" not in str(error.value)
+    for text in (b"{}", b"[" * 100_000, json.dumps({"program": {"regions": []}}).encode(), b"\x00"):
+        program.write_bytes(text)
+        with pytest.raises(ModelMismatch, match="not a Paddle program"):
+            load_detector(str(copied))
+
+
+def test_a_graph_of_another_size_is_refused(copied: Path) -> None:
+    steps = infer_cfg(PICODET)["Preprocess"]
+    steps[0]["target_size"] = [416, 416]
+    _edit(copied, "Preprocess", steps)
+    with pytest.raises(ModelMismatch, match=r"image input 'image' is \[\?, 3, 320, 320\], expected \[1, 3, 416, 416\]"):
+        load_detector(str(copied), engine="paddle")
+
+
+def test_paddle_refuses_what_it_does_not_have(folder: Path) -> None:
+    for arguments in ({"device": "gpu:x"}, {"device": "nonsense"}, {"device": "npu:0"}, {"precision": "f16"}):
+        with pytest.raises(InvalidSetting):
+            load_detector(str(folder), engine="paddle", **arguments)
+    with pytest.raises(InvalidSetting, match="such device"):
+        load_detector(str(folder), device="npu:0")
+
+
+class Malice:
+    """Runs a function where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return eval, ("1 / 0",)
+
+
+def test_pdparams_that_are_something_else_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pdparams"
+    for content in ({"a": Malice()}, {"a": "text"}, [1], {"a": np.array([None])}):
+        weights.write_bytes(pickle.dumps(content))
+        with pytest.raises((UnsafeFile, CorruptFile), match=r"w\.pdparams: "):
+            load_detector(PICODET, weights, engine="paddle")
+    paddle.save(lively("picodet_s_320_coco_lcnet").state_dict(), str(weights))
+    with pytest.raises(ModelMismatch, match=rf"\d+ parameters are not those of {PICODET}: backbone\.\S+ \["):
+        load_detector(PICODET, weights, engine="paddle")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CorruptFile, match=r"w\.pdparams: "):
+        load_detector(PICODET, weights, engine="paddle")
+
+
+def _edit(folder: Path, key: str, value: Any) -> None:
+    path = folder / "infer_cfg.yml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), key: value}, sort_keys=False))
