@@ -58,3 +58,16 @@ def test_unknown_classes_and_numbers_outside_are_refused() -> None:
         minimum_scores(CATEGORIES, None, ["ship"])
     with pytest.raises(InvalidSetting, match=r"1\.5"):
         minimum_scores(CATEGORIES, {"car": 1.5})
+
+
+def test_pulled_weights_need_not_be_named(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slicedet.models import cache, catalogue
+
+    monkeypatch.setenv("SLICEDET_HOME", str(tmp_path))
+    with pytest.raises(MissingWeights, match="slicedet models pull picodet_s_320_coco"):
+        slicedet.load_detector("picodet_s_320_coco")
+    monkeypatch.setenv("SLICEDET_MODEL_MIRROR", str(shared / "models"))
+    cache.pull(catalogue.find("picodet_s_320_coco"))
+    monkeypatch.delenv("SLICEDET_MODEL_MIRROR")
+    (found,) = slicedet.load_detector("picodet_s_320_coco", threshold=0).detect([np.zeros((320, 320, 3), np.uint8)])
+    assert len(found) > 0

@@ -27,8 +27,6 @@ from slicedet.detectors.decoding import above, candidates, suppressed  # noqa: E
 from slicedet.detectors.network import normalised  # noqa: E402
 from slicedet.errors import (  # noqa: E402
     CorruptFile,
-    CorruptFile,
-    UnsafeFile,
     InvalidConfig,
     InvalidSetting,
     MissingWeights,
