@@ -131,8 +131,8 @@ def main() -> None:
             for image in truth["images"]
         }
         print(f"\n{options.model}, tile {size}, {options.split}: AP50 / AP; {sum(map(len, raw.values()))} detections")
-        heads = [*groups, "all, scores from 0.25"]
-        print(f"| merging | {' | '.join(f'{head} ({len(groups.get(head, groups["all"]))})' for head in heads)} |")
+        heads = [f"{name} ({len(images)})" for name, images in groups.items()] + ["all, scores from 0.25"]
+        print(f"| merging | {' | '.join(heads)} |")
         print("|" + "---|" * (len(heads) + 1))
         for name, method in METHODS.items():
             cells = []
