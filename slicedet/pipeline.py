@@ -121,9 +121,11 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
     if progress is not None:
         progress(search.count.total, search.count.total)  # The last tiles may have been left out.
     raw = Detections.concatenate(tiles)
-    merged = settings.merge.apply(raw, (scene.width, scene.height))
+    merged, origins = settings.merge.trace(raw, (scene.width, scene.height))
     if search.region is not None:
-        merged = merged[search.region.holds(merged.boxes)]
+        inside = search.region.holds(merged.boxes)
+        place = np.append(np.where(inside, np.cumsum(inside) - 1, -1), -1)  # The last is for what is in no box.
+        merged, origins = merged[inside], place[origins]
     record = {
         "slicedet": __version__,
         "started": started.isoformat(timespec="seconds"),
@@ -136,7 +138,7 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
         "detections": {"before_merging": len(raw), "after_merging": len(merged)},
         "versions": _versions(),
     }
-    return Prediction(merged, tuple(detector.categories), scene, name_of(detector), record)
+    return Prediction(merged, tuple(detector.categories), scene, name_of(detector), record, raw, origins)
 
 
 def describe(scene: Scene) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from slicedet import outputs
 from slicedet.detections import Detections
@@ -22,6 +25,7 @@ class Prediction:
     detections: boxes in pixels of the scene's native frame, best score first. categories: names that category ids
     index.
     scene: where they were found. model: name of the detector. run: record of the run, ready for JSON.
+    views: what the tiles saw, before merging. origins: int64 [views], the detection that each went into, -1 for none.
     """
 
     detections: Detections
@@ -29,6 +33,12 @@ class Prediction:
     scene: Scene
     model: str
     run: dict[str, Any]
+    views: Detections = field(default_factory=Detections.empty)
+    origins: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def views_of(self, index: int) -> Detections:
+        """The views, each with its tile, that made the detection at `index`."""
+        return self.views[self.origins == index]
 
     def save(self, path: str | Path, overwrite: bool = False) -> list[Path]:
         """Writes the detections in the format of the suffix, whole or not at all, and returns the files written.

@@ -513,3 +513,29 @@ def test_three_line_detector_works_without_paddle_being_imported():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "4 []"
+
+
+@pytest.mark.parametrize("merge", ["agreement", "nms", "nmm", "greedy-nmm"])
+def test_every_box_tells_which_tiles_made_it(raster, roi, merge):
+    path = raster("plain.tif", bands(painted()), **PLACE)
+    area = (115.5, 0, 420, 260.5)
+    prediction = slicedet.predict(path, Rectangles(), slice=200, overlap="60px", merge=merge, roi=roi(*area))
+    grid = [(t.x, t.y, t.x + t.width, t.y + t.height) for t in slicedet.TileGrid.cover(*SIZE, 200, "60px")]
+    touched = [t for t in grid if t[0] < area[2] and t[2] > area[0] and t[1] < area[3]]
+    counted = 0
+    for index, box in enumerate(prediction.detections.boxes):
+        views = prediction.views_of(index)
+        assert views.scores.max() >= prediction.detections.scores[index]
+        for view, tile in zip(views.boxes, views.tiles, strict=True):
+            assert tuple(tile) in touched
+            seen = np.clip(box, [*tile[:2]] * 2, [*tile[2:]] * 2)
+            assert np.minimum(view[2:], seen[2:]).min() > 0
+            assert (view[:2] >= tile[:2]).all()
+            assert (view[2:] <= tile[2:]).all()
+        counted += len(views)
+    assert counted == (prediction.origins >= 0).sum() > len(prediction.detections) > 0
+    assert len(prediction.origins) == len(prediction.views)
+    if merge == "agreement":
+        for index, box in enumerate(prediction.detections.boxes):
+            expected = [t for t in touched if box[0] < t[2] and box[2] > t[0] and box[1] < t[3] and box[3] > t[1]]
+            assert len(prediction.views_of(index)) == len(expected)
