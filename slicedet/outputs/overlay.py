@@ -36,8 +36,7 @@ def write_jpg(prediction: Prediction, path: Path) -> None:
     # Through memory, since Pillow does not tell when the last of a JPEG does not fit on the disk.
     encoded = io.BytesIO()
     _picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
-    with encoded.getbuffer() as view:
-        path.write_bytes(view)
+    path.write_bytes(encoded.getvalue())
 
 
 def write_png(prediction: Prediction, path: Path) -> None:

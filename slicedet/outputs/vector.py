@@ -46,5 +46,4 @@ def _write(prediction: Prediction, path: Path, driver: str) -> None:
             geometry_type="Polygon",
             promote_to_multi=False,
         )
-    with buffer.getbuffer() as view:
-        path.write_bytes(view)
+    path.write_bytes(buffer.getvalue())
