@@ -35,8 +35,3 @@ def overlap(a: Boxes, b: Boxes, metric: str) -> NDArray[np.floating]:
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
     """The boxes cut to the frame 0..width, 0..height; those outside end up without area."""
     return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
-
-
-def touches_frame(boxes: Boxes, width: float, height: float) -> NDArray[np.bool_]:
-    """Whether each box shares any area with the frame 0..width, 0..height, [N]."""
-    return area(clip(boxes, width, height)) > 0

@@ -122,10 +122,12 @@ def run(scene: Scene, detector: Detector, settings: Settings, progress: Progress
         progress(search.count.total, search.count.total)  # The last tiles may have been left out.
     raw = Detections.concatenate(tiles)
     merged, origins = settings.merge.trace(raw, (scene.width, scene.height))
+    # Merging may lower the score of what no tile saw whole.
+    kept = merged.scores >= search.minimum[merged.category_ids]
     if search.region is not None:
-        inside = search.region.holds(merged.boxes)
-        place = np.append(np.where(inside, np.cumsum(inside) - 1, -1), -1)  # The last is for what is in no box.
-        merged, origins = merged[inside], place[origins]
+        kept &= search.region.holds(merged.boxes)
+    place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # The last is for what is in no box.
+    merged, origins = merged[kept], place[origins]
     record = {
         "slicedet": __version__,
         "started": started.isoformat(timespec="seconds"),

@@ -539,3 +539,26 @@ def test_every_box_tells_which_tiles_made_it(raster, roi, merge):
         for index, box in enumerate(prediction.detections.boxes):
             expected = [t for t in touched if box[0] < t[2] and box[2] > t[0] and box[1] < t[3] and box[3] > t[1]]
             assert len(prediction.views_of(index)) == len(expected)
+
+
+def test_what_merging_lowers_below_the_threshold_goes():
+    class OneCutBox:
+        """Sees, in the first tile alone, something that the tile's right edge cuts."""
+
+        categories = ("car",)
+        input_size = 100
+        calls = 0
+
+        def detect(self, tiles):
+            found = [slicedet.Detections.empty() for _ in tiles]
+            if not self.calls:
+                found[0] = slicedet.Detections([[60, 10, 100, 40]], [0.4], [0])
+            self.calls += 1
+            return found
+
+    scene = np.zeros((100, 300, 3), np.uint8)
+    (score,) = slicedet.predict(scene, OneCutBox(), overlap=0).detections.scores
+    assert score == pytest.approx(0.2)
+    below = slicedet.predict(scene, OneCutBox(), overlap=0, threshold=0.3)
+    assert len(below.detections) == 0
+    assert below.origins.tolist() == [-1]

@@ -76,7 +76,6 @@ class Scene:
                 to_stored = self._orientation.to_stored(self.width, self.height)
                 self.georeference = Georeference(dataset.transform @ to_stored, dataset.crs)
             self.from_gcps = warped
-            self.overviews: list[int] = dataset.overviews(self._bands.numbers[0])
 
     @property
     def name(self) -> str:
