@@ -92,7 +92,7 @@ def the_methods() -> None:
     raw = observe(truth, grid, Sight(), seed=1)
     sheet = Sheet(2 * WIDTH + 60, 2 * (HEIGHT + 50) + 10)
     panels: list[tuple[str, MergeRule | None]] = [("the tiles", None)]
-    panels += [(name, RULES[name]) for name in ("NMS, IoU", "greedy NMM, IOS", "agreement")]
+    panels += [(name, RULES[name]) for name in ("NMS, IoU", "greedy NMM, IOS, growing always", "agreement")]
     for nth, (name, rule) in enumerate(panels):
         sheet.origin = (20 + (WIDTH + 20) * (nth % 2), 36 + (HEIGHT + 50) * (nth // 2))
         sheet.box((0, 0, WIDTH, HEIGHT), TILE)

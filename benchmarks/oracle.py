@@ -30,7 +30,9 @@ RULES = {
     "NMS, IoU": MergeRule("nms", "iou"),
     "NMS, IOS": MergeRule("nms", "ios"),
     "NMM, IOS": MergeRule("nmm", "ios"),
+    "NMM, IOS, growing always": MergeRule("nmm", "ios", growth="always"),
     "greedy NMM, IOS": MergeRule("greedy-nmm", "ios"),
+    "greedy NMM, IOS, growing always": MergeRule("greedy-nmm", "ios", growth="always"),
     "agreement": MergeRule("agreement"),
 }
 

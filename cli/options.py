@@ -131,6 +131,7 @@ def _settings(
     match_metric: str,
     match_threshold: float,
     class_agnostic: bool,
+    growth: str,
     merge: str,
     classes: str | None,
     gsd: str,
@@ -146,7 +147,7 @@ def _settings(
         except ValueError:
             raise InvalidSetting(f"gsd {gsd!r}: expected auto, native or metres per pixel") from None
     return Settings(
-        merge=MergeRule(merge, match_metric, match_threshold, class_agnostic),
+        merge=MergeRule(merge, match_metric, match_threshold, class_agnostic, growth),
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
         **{"gsd": gsd, **rest},
     )
@@ -232,6 +233,12 @@ search_options = grouped(
     ),
     click.option(
         "--match-threshold", default=0.5, show_default=True, help="Overlap from which two boxes are the same object."
+    ),
+    click.option(
+        "--growth",
+        default="cut",
+        show_default=True,
+        help="When boxes of nmm and greedy-nmm grow: cut, where tiles cut them, or always, as in SAHI.",
     ),
     click.option("--class-agnostic", is_flag=True, help="Merge boxes of different classes too."),
     click.option("--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be decoded, rather than fail."),

@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from slicedet.boxes import area, intersection_area, overlap
 from slicedet.merging.claims import Claims
+from slicedet.merging.edges import cut_sides, margins, numbered
 from slicedet.merging.order import best_first
 from slicedet.merging.pairs import BUDGET, BUDGET_PER_BOX, Floats, Integers, Pairs, Sweep, expand
 
 Flags = NDArray[np.bool_]
-
-MARGIN = 0.02
-"""How near an edge still counts as at it, as a share of the tile's longer side: detectors place cut edges badly."""
 
 INSIDE = 0.5
 """Share of a box that must lie inside another object for the box to be a fragment of it."""
@@ -79,10 +77,10 @@ def unite(
     [N], 0 for the best detection, each number once. frame: float64 [4], the rectangle that all tiles cover together.
     The boxes and scores returned are those of the objects, for the detections that stand for one.
     """
-    tile_ids = _numbered(tiles)
+    tile_ids = numbered(tiles)
     place = np.argsort(tile_ids << 32 | rank)
     views = _views(boxes[place], tiles[place], scores[place], rank[place], groups[place], tile_ids[place], frame)
-    statements = _numbered(np.stack([views.groups, views.tile_ids], 1))
+    statements = numbered(np.stack([views.groups, views.tile_ids], 1))
     speaker, _ = Claims("iou", threshold).make(views.boxes, statements, views.rank)
     kept = np.flatnonzero(speaker == np.arange(len(speaker)))
     views = views.of(kept)
@@ -102,23 +100,7 @@ def _views(
     boxes: Floats, tiles: Floats, scores: Floats, rank: Integers, groups: Integers, tile_ids: Integers, frame: Floats
 ) -> Views:
     boxes = np.clip(boxes, np.tile(tiles[:, :2], 2), np.tile(tiles[:, 2:], 2))
-    margins = MARGIN * (tiles[:, 2:] - tiles[:, :2]).max(1, keepdims=True)
-    # A tile's edge is inner when it is a pixel or more inside the frame; less is the rounding of resampled tiles.
-    inner = np.concatenate([tiles[:, :2] >= frame[:2] + 1, tiles[:, 2:] <= frame[2:] - 1], 1)
-    cut = inner & (np.abs(boxes - tiles) <= margins)
-    return Views(boxes, tiles, scores, rank, groups, tile_ids, margins, cut)
-
-
-def _numbered(rows: NDArray[np.generic]) -> Integers:
-    """A number for each row of a table [N, K], equal where the rows are; by the rows' values, whatever their order."""
-    numbers, kinds = np.zeros(len(rows), np.int64), 1
-    for column in rows.T:
-        values, inverse = np.unique(column, return_inverse=True)
-        if kinds * len(values) > np.iinfo(np.int64).max:
-            unique, numbers = np.unique(numbers, return_inverse=True)
-            kinds = len(unique)
-        numbers, kinds = numbers * len(values) + inverse, kinds * len(values)
-    return np.unique(numbers, return_inverse=True)[1]
+    return Views(boxes, tiles, scores, rank, groups, tile_ids, margins(tiles), cut_sides(boxes, tiles, frame))
 
 
 def _agreeing(views: Views, threshold: float) -> Pairs:

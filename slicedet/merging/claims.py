@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.boxes import overlap
-from slicedet.merging.pairs import Floats, Integers, Pairs, Sweep, batches_of_matches
+from slicedet.merging.pairs import Floats, Integers, Pairs, Sweep, batches_of_matches, shared_by_matches
 
 ALL_PAIRS = 64
 """Up to this many boxes, trying all pairs is quicker than sweeping."""
 
 STEPS = 32
 """Claims of one keeper that are settled side by side with those of others; more are rare, and wait for the walk."""
+
+
+class Pieces(NamedTuple):
+    """Of boxes: tile_ids, int64 [N], the tile of each; cut, bool [N], whether an inner edge of that tile cuts it."""
+
+    tile_ids: Integers
+    cut: NDArray[np.bool_]
+
+    def of(self, rows: Integers) -> Pieces:
+        """Those of some boxes."""
+        return Pieces(self.tile_ids[rows], self.cut[rows])
 
 
 @dataclass(frozen=True)
@@ -34,21 +46,24 @@ class Claims:
     grow: bool = False
     transitive: bool = False
 
-    def make(self, boxes: Floats, groups: Integers, rank: Integers) -> tuple[Integers, Floats]:
+    def make(
+        self, boxes: Floats, groups: Integers, rank: Integers, pieces: Pieces | None = None
+    ) -> tuple[Integers, Floats]:
         """The keeper that takes each box (itself for a keeper), and the boxes with keepers grown.
 
         boxes: float64 [N, 4]. groups: int64 [N], from 0. rank: int64 [N], 0 for the best box, each number once.
+        pieces: if given, a keeper grows only if its tile cuts it, and only by boxes of other tiles.
         """
         if len(boxes) <= ALL_PAIRS:
             order = np.argsort(rank)
             first, second = np.triu_indices(len(boxes), 1)
             i, j = order[first], order[second]
             met = (groups[i] == groups[j]) & (overlap(boxes[i], boxes[j], self.metric) >= self.threshold)
-            walk = _Walk(self, boxes.copy(), rank)
+            walk = _Walk(self, boxes.copy(), rank, pieces)
             walk.one_by_one(i[met], j[met])
             return walk.owners(), walk.boxes
-        sweep = Sweep(boxes, groups)
-        walk = _Walk(self, sweep.boxes.copy(), rank[sweep.rows])
+        sweep = Sweep(boxes, groups, shared_by_matches(boxes, self.metric, self.threshold))
+        walk = _Walk(self, sweep.boxes.copy(), rank[sweep.rows], None if pieces is None else pieces.of(sweep.rows))
         for i, j in batches_of_matches(
             sweep, walk.rank, self.metric, self.threshold, walk.owner, transitive=self.transitive
         ):
@@ -64,8 +79,8 @@ class Claims:
 class _Walk:
     """Claims being made. boxes: float64 [N, 4]. owner: int64 [N], -1 where a box is not decided."""
 
-    def __init__(self, rule: Claims, boxes: Floats, rank: Integers) -> None:
-        self.rule, self.boxes, self.rank = rule, boxes, rank
+    def __init__(self, rule: Claims, boxes: Floats, rank: Integers, pieces: Pieces | None) -> None:
+        self.rule, self.boxes, self.rank, self.pieces = rule, boxes, rank, pieces
         self.owner = np.full(len(boxes), -1)
 
     def owners(self) -> Integers:
@@ -111,14 +126,22 @@ class _Walk:
             if self.rule.grow:
                 a, b = self.boxes[keeper], self.boxes[offered]
                 taken = overlap(a, b, self.rule.metric) >= self.rule.threshold
+                grows = taken if self.pieces is None else taken & self._continues(keeper, offered, self.pieces)
+                self.boxes[keeper[grows]] = np.concatenate(
+                    [np.minimum(a, b)[grows, :2], np.maximum(a, b)[grows, 2:]], 1
+                )
                 keeper, offered = keeper[taken], offered[taken]
-                self.boxes[keeper] = np.concatenate([np.minimum(a, b)[taken, :2], np.maximum(a, b)[taken, 2:]], 1)
             self.owner[offered] = keeper
             more = at + 1 < ends
             at, ends = at[more] + 1, ends[more]
             if not len(at):
                 break
         return settled
+
+    @staticmethod
+    def _continues(keeper: Integers, offered: Integers, pieces: Pieces) -> NDArray[np.bool_]:
+        """Whether a tile cuts the keeper, and another one saw what it is offered."""
+        return pieces.cut[keeper] & (pieces.tile_ids[keeper] != pieces.tile_ids[offered])
 
     def one_by_one(self, i: Integers, j: Integers) -> None:
         """Offer each box of `j` to the keeper of the box of `i`, in order: every offer may hang on those before."""
@@ -129,6 +152,9 @@ class _Walk:
         columns = np.ascontiguousarray(self.boxes.T)
         keeper_of = self.owner.data
         x1, y1, x2, y2 = (column.data for column in columns)
+        guarded = self.pieces is not None
+        if self.pieces is not None:
+            cut, tile = self.pieces.cut.data, self.pieces.tile_ids.data
         for a, b in zip(i.data, j.data, strict=True):
             if keeper_of[b] >= 0:
                 continue
@@ -143,8 +169,13 @@ class _Walk:
                 area, other = (right - left) * (bottom - top), (end - begin) * (under - over)
                 width = (right if right < end else end) - (left if left > begin else begin)
                 height = (bottom if bottom < under else under) - (top if top > over else over)
-                shared = width * height  # Both are positive: the keeper encloses a box that matches this one.
+                if width <= 0 or height <= 0:
+                    continue  # It matches a box that the keeper took without growing.
+                shared = width * height
                 if shared / (area + other - shared if union else (area if area < other else other)) < threshold:
+                    continue
+                if guarded and not (cut[keeper] and tile[keeper] != tile[b]):
+                    keeper_of[b] = keeper
                     continue
                 x1[keeper], y1[keeper] = (left if left < begin else begin), (top if top < over else over)
                 x2[keeper], y2[keeper] = (right if right > end else end), (bottom if bottom > under else under)

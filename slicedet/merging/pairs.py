@@ -52,35 +52,39 @@ class Sweep:
     boxes given each is.
     """
 
-    def __init__(self, boxes: Floats, groups: Integers) -> None:
-        """boxes: float64 [N, 4], x1 y1 x2 y2, N > 0. groups: int64 [N], from 0; only boxes of one group meet."""
-        heights = boxes[:, 3] - boxes[:, 1]
+    def __init__(self, boxes: Floats, groups: Integers, shared: Floats | float = 0.0) -> None:
+        """boxes: float64 [N, 4], x1 y1 x2 y2, N > 0. groups: int64 [N], from 0; only boxes of one group meet.
+
+        shared: [N, 2], the width and height that a box has at least in common with any that matches it. Pairs that have
+        less may be missed, and fewer are looked at.
+        """
+        # Boxes with that much in common still touch when each gives it up at its right and bottom edge; the shade that
+        # is kept outweighs rounding.
+        reach = np.maximum(boxes[:, 2:] - boxes[:, :2] - shared * (1 - 1e-6), 0)
+        heights = reach[:, 1]
         left, top = boxes[:, :2].min(0)
         right, bottom = boxes[:, 2:].max(0)
         # As tall as the usual box; but a few giants must not fill many strips, nor specks in a wide frame need many.
         height = max(np.median(heights), heights.mean() / 4, (bottom - top) / len(boxes)) or 1.0
         first = np.floor((boxes[:, 1] - top) / height).astype(np.int64)
-        last = np.floor((boxes[:, 3] - top) / height).astype(np.int64)
+        last = np.floor((boxes[:, 1] + heights - top) / height).astype(np.int64)
         crossed = last - first + 1
         first += groups * (int(last.max()) + 1)
         self._left, self._span = left, 2 * (right - left) or 1.0
         self.rows = np.argsort(first * self._span + (boxes[:, 0] - left))
         self.boxes = boxes[self.rows]
-        self._first, self._crossed = first[self.rows], crossed[self.rows]
+        self._first, self._crossed, self._reach = first[self.rows], crossed[self.rows], reach[self.rows, 0]
 
-    def within(self, live: NDArray[np.bool_], reach: float = 1.0) -> list[Run]:
-        """What may match among the boxes that are `live` (bool [N], by place): each pair once per strip it shares.
-
-        `reach` is the share of its width, from its left, in which what matches a box begins.
-        """
-        own = self._entries(live, reach)
+    def within(self, live: NDArray[np.bool_]) -> list[Run]:
+        """What may match among the boxes that are `live` (bool [N], by place): each pair once per strip it shares."""
+        own = self._entries(live)
         start = np.arange(1, len(own.box) + 1)
         return [Run(own, own, start, np.searchsorted(own.begin, own.end, "right") - start)]
 
-    def between(self, some: NDArray[np.bool_], live: NDArray[np.bool_], reach: float = 1.0) -> list[Run]:
+    def between(self, some: NDArray[np.bool_], live: NDArray[np.bool_]) -> list[Run]:
         """The same between the boxes of `some` and those that are `live`: in the first run a pair begins in `some`, in
         the second it ends there."""
-        a, b = self._entries(some, reach), self._entries(live, reach)
+        a, b = self._entries(some), self._entries(live)
         start = np.searchsorted(b.begin, a.begin, "left")
         later = np.searchsorted(a.begin, b.begin, "right")
         return [
@@ -102,7 +106,7 @@ class Sweep:
             met = (y1[a] < y2[b]) & (y1[b] < y2[a]) & (x1[a] < x2[b]) & (x1[b] < x2[a])
             yield a[met], b[met]
 
-    def _entries(self, chosen: NDArray[np.bool_], reach: float) -> Entries:
+    def _entries(self, chosen: NDArray[np.bool_]) -> Entries:
         boxes = np.flatnonzero(chosen)
         box, strip = expand(self._first[boxes], self._crossed[boxes])
         box = boxes[box]
@@ -110,7 +114,7 @@ class Sweep:
         begin = strip * self._span + (self.boxes[box, 0] - self._left)
         order = np.argsort(begin)
         begin, strip, box = begin[order], strip[order], box[order]
-        end = begin + (self.boxes[box, 2] - self.boxes[box, 0]) * reach
+        end = begin + self._reach[box]
         return Entries(begin, end + 4 * np.spacing(end), strip, box)
 
 
@@ -118,6 +122,15 @@ def expand(start: Integers, count: Integers) -> Pairs:
     """For runs of `count` numbers from `start` on: the index of the run and the number, for every number in them."""
     index = np.repeat(np.arange(len(count)), count)
     return index, np.arange(len(index)) + np.repeat(start - np.cumsum(count) + count, count)
+
+
+def shared_by_matches(boxes: Floats, metric: str, threshold: float) -> Floats:
+    """The width and height that each box has at least in common with any that matches it: [N, 2], or [2] for all."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    if metric == "iou":
+        return threshold * sizes
+    # The smaller of both boxes shares that much of its own sides; what has no area matches nothing.
+    return threshold * sizes[(sizes > 0).all(1)].min(0, initial=np.inf)
 
 
 def batches_of_matches(
@@ -131,7 +144,6 @@ def batches_of_matches(
     stay out, and unless `transitive` those whose i is. Memory is bounded however crowded the boxes are.
     """
     count = len(rank)
-    reach = 1 - threshold if metric == "iou" else 1.0  # In IoU the overlap is at least `threshold` of either width.
     budget = max(BUDGET, BUDGET_PER_BOX * count)
     begin = 0
     while begin < count:
@@ -140,7 +152,7 @@ def batches_of_matches(
         if not live.any():
             return
         some = later if transitive else live
-        runs = sweep.within(live, reach) if np.array_equal(some, live) else sweep.between(some, live, reach)
+        runs = sweep.within(live) if np.array_equal(some, live) else sweep.between(some, live)
         expected = sum(int(run.length.sum()) for run in runs)
         begin = count
         if expected > budget:
@@ -148,7 +160,7 @@ def batches_of_matches(
             # Half the candidates are on the side of the other box.
             ranks = ranks[max(len(ranks) * budget // (2 * expected), 1) :]
             begin = int(ranks[0]) if len(ranks) else count
-            runs = sweep.between(some & (rank < begin), live, reach)
+            runs = sweep.between(some & (rank < begin), live)
         yield _matches(sweep, runs, rank, metric, threshold)
 
 

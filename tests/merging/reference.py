@@ -24,6 +24,17 @@ def union(a: Box, b: Box) -> Box:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
+def is_cut(box: Box, tile: Box, frame: tuple[float, float]) -> bool:
+    """Whether a box reaches, but for 2 % of the tile's length, an edge of its tile that is not the frame's."""
+    margin = 0.02 * max(tile[2] - tile[0], tile[3] - tile[1])
+    return (
+        (tile[0] >= 1 and box[0] <= tile[0] + margin)
+        or (tile[1] >= 1 and box[1] <= tile[1] + margin)
+        or (tile[2] <= frame[0] - 1 and box[2] >= tile[2] - margin)
+        or (tile[3] <= frame[1] - 1 and box[3] >= tile[3] - margin)
+    )
+
+
 def merge(
     detections: Detections,
     method: str,
@@ -32,13 +43,17 @@ def merge(
     class_agnostic: bool,
     refused: list[int] | None = None,
     drop: bool = False,
+    frame: tuple[float, float] | None = None,
 ) -> list[tuple[float, Box, int]]:
     """Score, box and category of what remains, by score, then coordinates, then category.
 
     A box that a grown keeper refuses is noted in `refused`, and stays live unless it is to be dropped, as SAHI does.
+    With the `frame` that tiles cover, a keeper grows only where its tile cuts it, by what other tiles saw.
     """
     rows = as_rows(detections)
-    rows.sort(key=lambda row: (-row[0], row[1], row[2]))
+    tiles = [None] * len(rows) if detections.tiles is None else [tuple(tile) for tile in detections.tiles.tolist()]
+    order = sorted(range(len(rows)), key=lambda n: (-rows[n][0], rows[n][1], rows[n][2], tiles[n] or 0))
+    rows, tiles = [rows[n] for n in order], [tiles[n] for n in order]
     boxes = [tuple(row[1]) for row in rows]
     grown = list(boxes)
     keeper: list[int | None] = [None] * len(rows)
@@ -57,7 +72,8 @@ def merge(
                 keeper[j] = k
             elif overlap(grown[k], boxes[j], metric) >= threshold:
                 keeper[j] = k
-                grown[k] = union(grown[k], boxes[j])
+                if frame is None or (is_cut(boxes[k], tiles[k], frame) and tiles[k] != tiles[j]):
+                    grown[k] = union(grown[k], boxes[j])
             else:
                 if refused is not None:
                     refused.append(j)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from reference import as_rows
 
 from slicedet.detections import Detections
-from slicedet.merging import MergeRule, agreement, pairs
-from slicedet.merging.nms import suppress
+from slicedet.merging import MergeRule, agreement, merge, pairs
 from slicedet.tiling import TileGrid
 
 RULE = MergeRule("agreement")
@@ -67,7 +66,8 @@ def test_equal_to_the_plain_reference(seed: int, class_agnostic: bool, threshold
 def test_two_statements_of_one_tile_never_unite(seed: int) -> None:
     found = noisy(seed)
     _, tile = np.unique(found.tiles, axis=0, return_inverse=True)
-    found = found[suppress(found.boxes, found.scores, tile.reshape(-1) * 2 + found.category_ids, "iou", 0.5)]
+    found = merge(found.replace(category_ids=tile.reshape(-1) * 2 + found.category_ids), "nms", "iou")
+    found = found.replace(category_ids=found.category_ids % 2)
     _, tile = np.unique(found.tiles, axis=0, return_inverse=True)
     rows = RULE.trace(found, FRAME).rows
     told = np.stack([rows, tile.reshape(-1)], 1)[rows >= 0]

@@ -15,7 +15,6 @@ from sahi.prediction import ObjectPrediction
 
 from slicedet import Detections, MergeRule, merge
 from slicedet.errors import InvalidDetections, InvalidSetting
-from slicedet.merging.nms import suppress
 
 METHODS = ("nms", "nmm", "greedy-nmm")
 RULES = list(itertools.product(METHODS, ("iou", "ios"), (False, True)))
@@ -102,7 +101,7 @@ def test_order_of_the_input_does_not_matter(found: Detections, rule: tuple, rand
 @given(found=detections(), rule=st.sampled_from(RULES))
 def test_what_goes_is_held_by_a_match_that_stays(found: Detections, rule: tuple) -> None:
     method, metric, class_agnostic = rule
-    traced = MergeRule(method, metric, 0.5, class_agnostic).trace(found)
+    traced = MergeRule(method, metric, 0.5, class_agnostic, growth="always").trace(found)
     assert (traced.rows >= 0).all()
     results = traced.detections
     for row, result in enumerate(traced.rows):
@@ -122,10 +121,41 @@ def test_nms_is_idempotent_and_keeps_boxes_as_they_are(found: Detections, metric
     assert set(as_rows(once)) <= set(as_rows(found))
 
 
-def test_suppress_gives_indices_best_first() -> None:
-    kept = suppress([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], [0.5, 0.9, 0.7], None, "iou", 0.5)
-    assert kept.tolist() == [1, 2]
-    assert suppress([[0, 0, 10, 10], [0, 0, 10, 9]], [0.5, 0.9], [0, 1], "iou", 0.5).tolist() == [1, 0]
+FRAME = (300, 300)
+
+
+def seen_by_tiles(seed: int, count: int) -> Detections:
+    """A crowd in which each box is what one of nine overlapping tiles saw of it."""
+    found = crowd(seed, count, ties=bool(seed % 2))
+    corner = np.random.default_rng(seed).integers(0, 3, (count, 2)) * 75.0
+    boxes = np.clip(found.boxes, np.tile(corner, 2), np.tile(corner + 150, 2))
+    return found.replace(boxes=boxes, tiles=np.concatenate([corner, corner + 150], 1))
+
+
+@pytest.mark.parametrize(("method", "metric", "class_agnostic"), RULES)
+def test_growth_where_tiles_cut_is_that_of_the_plain_reference(method: str, metric: str, class_agnostic: bool) -> None:
+    guarded = 0
+    for seed, count in itertools.product(range(6), (1, 2, 40, 250)):
+        found = seen_by_tiles(seed, count)
+        merged = as_rows(MergeRule(method, metric, 0.5, class_agnostic).apply(found, FRAME))
+        assert merged == plain_merge(found, method, metric, 0.5, class_agnostic, frame=FRAME)
+        guarded += merged != plain_merge(found, method, metric, 0.5, class_agnostic)
+    assert (guarded > 0) == (method != "nms")
+
+
+@pytest.mark.parametrize("method", ["nmm", "greedy-nmm"])
+def test_weak_partners_do_not_make_a_whole_box_grow(method: str) -> None:
+    tiles = [[0, 0, 100, 100], [50, 0, 150, 100], [0, 0, 100, 100]]
+    found = Detections([[60, 40, 80, 60], [58, 30, 84, 70], [40, 38, 90, 64]], [0.9, 0.1, 0.05], [0, 0, 0], tiles)
+    assert merge(found, method, growth="cut", frame=(150, 100)).boxes.tolist() == [[60, 40, 80, 60]]
+    assert merge(found, method).boxes.tolist() == [[40, 30, 90, 70]]
+
+
+@pytest.mark.parametrize("method", ["nmm", "greedy-nmm"])
+def test_pieces_of_an_object_still_become_one(method: str) -> None:
+    tiles = [[0, 0, 100, 100], [50, 0, 150, 100]]
+    found = Detections([[10, 40, 100, 60], [50, 40, 140, 60]], [0.9, 0.3], [0, 0], tiles)
+    assert merge(found, method, growth="cut", frame=(150, 100)).boxes.tolist() == [[10, 40, 140, 60]]
 
 
 def test_a_dense_crowd_ends() -> None:
@@ -138,7 +168,14 @@ def test_a_dense_crowd_ends() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"method": "nonsense"}, {"metric": "giou"}, {"threshold": 0}, {"threshold": 1.5}, {"threshold": float("nan")}],
+    [
+        {"method": "nonsense"},
+        {"metric": "giou"},
+        {"growth": "never"},
+        {"threshold": 0},
+        {"threshold": 1.5},
+        {"threshold": float("nan")},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(arguments: dict) -> None:
     with pytest.raises(InvalidSetting) as error:
