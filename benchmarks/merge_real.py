@@ -9,23 +9,19 @@ before merging. Needs the shared folder beside the project, or SLICEDET_SHARED.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 import slicedet
+from slicedet.datasets import coco
 from slicedet.detections import Detections
+from slicedet.evaluation import average_precision
 from slicedet.merging import MergeRule
-from slicedet.merging.nms import suppress
 
 SHARED = Path(os.environ.get("SLICEDET_SHARED", Path(__file__).parents[2] / "shared"))
 DATA = SHARED / "data" / "aerial_vehicles"
@@ -45,9 +41,9 @@ def without_cut(found: Detections, frame: Frame) -> Detections:
     return found[~(near & inner).any(1)]
 
 
-def rule(method: str, metric: str) -> Merge:
+def rule(method: str, metric: str, growth: str = "cut") -> Merge:
     """A method of slicedet's, at threshold 0.5."""
-    return lambda found, frame: MergeRule(method, metric).apply(found, frame)
+    return lambda found, frame: MergeRule(method, metric, growth=growth).apply(found, frame)
 
 
 METHODS: dict[str, Merge] = {
@@ -55,20 +51,21 @@ METHODS: dict[str, Merge] = {
     "NMS, IOS": rule("nms", "ios"),
     "NMM, IoU": rule("nmm", "iou"),
     "NMM, IOS": rule("nmm", "ios"),
+    "NMM, IOS, growing always": rule("nmm", "ios", "always"),
     "greedy NMM, IoU": rule("greedy-nmm", "iou"),
     "greedy NMM, IOS": rule("greedy-nmm", "ios"),
+    "greedy NMM, IOS, growing always": rule("greedy-nmm", "ios", "always"),
     "agreement": rule("agreement", "iou"),
     "NMS, IoU, after dropping cut boxes": lambda found, frame: rule("nms", "iou")(without_cut(found, frame), frame),
 }
 
 
-def ground_truth(split: str) -> dict[str, Any]:
-    """The annotations of a split, as one class."""
-    truth = json.loads((DATA / "annotations" / f"instance_{split}.json").read_text())
-    for annotation in truth["annotations"]:
-        annotation.update(category_id=0, iscrowd=annotation.get("iscrowd", 0))
-    truth["categories"] = [{"id": 0, "name": "vehicle"}]
-    return truth
+def part(truth: coco.CocoDataset, images: list[int]) -> coco.CocoDataset:
+    """The annotations of some images, given by their places in ascending order."""
+    rows = np.isin(truth.image_indices, images)
+    columns = {name: getattr(truth, name)[rows] for name in ("boxes", "category_ids", "crowd", "areas", "ids")}
+    columns["image_indices"] = np.searchsorted(images, truth.image_indices[rows])
+    return replace(truth, images=tuple(truth.images[i] for i in images), **columns)
 
 
 def collect(detector: slicedet.Detector, image: Path, size: int, overlap: float) -> Detections:
@@ -80,33 +77,11 @@ def collect(detector: slicedet.Detector, image: Path, size: int, overlap: float)
         part = pixels[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
         found = detector.detect([np.ascontiguousarray(part)])[0]
         found = found[np.isin(found.category_ids, wanted)]
-        found = found[suppress(found.boxes, found.scores, None, "iou", TILE_NMS)]
+        found = slicedet.merge(found, "nms", "iou", TILE_NMS, class_agnostic=True)
         place = np.array([tile.x, tile.y, tile.x + tile.width, tile.y + tile.height])
         boxes = found.boxes + np.tile(place[:2], 2)
         parts.append(Detections(boxes, found.scores, np.zeros(len(found)), np.tile(place, (len(found), 1))))
     return Detections.concatenate(parts)
-
-
-def average_precision(truth: dict[str, Any], results: dict[int, Detections], images: list[int]) -> tuple[float, float]:
-    """AP at IoU 0.5, and AP averaged over IoU 0.5 to 0.95, for some images, with no limit to detections."""
-    rows = [
-        {"image_id": image, "category_id": 0, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
-        for image in images
-        for (x1, y1, x2, y2), score in zip(results[image].boxes.tolist(), results[image].scores.tolist(), strict=True)
-    ]
-    if not rows:
-        return 0.0, 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        known = COCO()
-        known.dataset = truth
-        known.createIndex()
-        evaluation = COCOeval(known, known.loadRes(rows), "bbox")
-        evaluation.params.imgIds = images
-        evaluation.params.maxDets = [1, 10, max(map(len, results.values()))]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, 0, 0, -1]
-    return float(precision[0].mean()), float(precision.mean())
 
 
 def main() -> None:
@@ -120,26 +95,28 @@ def main() -> None:
     options = parser.parse_args()
     weights = options.weights or SHARED / "models" / f"{options.model}.onnx"
     detector = slicedet.load_detector(options.model, weights, threshold=0.01)
-    truth = ground_truth(options.split)
-    groups: dict[str, list[int]] = {"all": [image["id"] for image in truth["images"]]}
-    for image in truth["images"]:
-        groups.setdefault(f"{image['width']} px wide", []).append(image["id"])
-    frames = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    truth = coco.read(DATA / "annotations" / f"instance_{options.split}.json")
+    groups: dict[str, list[int]] = {"all": list(range(len(truth.images)))}
+    for index, image in enumerate(truth.images):
+        groups.setdefault(f"{image.width} px wide", []).append(index)
     for size in options.slice or [416, 320]:
-        raw = {
-            image["id"]: collect(detector, DATA / "images" / image["file_name"], size, options.overlap)
-            for image in truth["images"]
-        }
-        print(f"\n{options.model}, tile {size}, {options.split}: AP50 / AP; {sum(map(len, raw.values()))} detections")
+        raw = [collect(detector, DATA / "images" / image.file_name, size, options.overlap) for image in truth.images]
+        print(f"\n{options.model}, tile {size}, {options.split}: AP50 / AP; {sum(map(len, raw))} detections")
         heads = [f"{name} ({len(images)})" for name, images in groups.items()] + ["all, scores from 0.25"]
         print(f"| merging | {' | '.join(heads)} |")
         print("|" + "---|" * (len(heads) + 1))
         for name, method in METHODS.items():
             cells = []
             for threshold in (0.0, 0.25):
-                results = {i: method(found[found.scores >= threshold], frames[i]) for i, found in raw.items()}
+                results = [
+                    method(found[found.scores >= threshold], (image.width, image.height))
+                    for found, image in zip(raw, truth.images, strict=True)
+                ]
                 for images in groups.values() if not threshold else [groups["all"]]:
-                    cells.append("{:.3f} / {:.3f}".format(*average_precision(truth, results, images)))
+                    figures = average_precision(
+                        part(truth, images), [results[i] for i in images], ["vehicle"], {"*": "vehicle"}
+                    )
+                    cells.append(f"{figures.ap50:.3f} / {figures.ap:.3f}")
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -6,6 +6,7 @@ import click
 
 from .batch import batch
 from .console import Commands
+from .eval import evaluate
 from .info import info
 from .models import models
 from .predict import predict
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (predict, batch, info, models):
+for command in (predict, batch, info, models, evaluate):
     main.add_command(command)

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from slicedet import networks
+    from slicedet.compat import create_model, create_pipeline
     from slicedet.detections import Detections
     from slicedet.detectors import Detector, load_detector
     from slicedet.errors import SlicedetError
@@ -27,6 +28,8 @@ _HOMES = {
     "Scene": "slicedet.raster.scene",
     "SlicedetError": "slicedet.errors",
     "TileGrid": "slicedet.tiling",
+    "create_model": "slicedet.compat",
+    "create_pipeline": "slicedet.compat",
     "load_detector": "slicedet.detectors",
     "merge": "slicedet.merging",
     "predict": "slicedet.pipeline",
@@ -40,6 +43,8 @@ __all__ = [
     "Scene",
     "SlicedetError",
     "TileGrid",
+    "create_model",
+    "create_pipeline",
     "load_detector",
     "merge",
     "networks",

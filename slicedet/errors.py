@@ -77,6 +77,14 @@ class UnknownCategory(SlicedetError):
     """A class name is not among the detector's categories."""
 
 
+class InvalidDataset(SlicedetError):
+    """Annotations, or the images they belong to, cannot be used as they are."""
+
+
+class InvalidTraining(SlicedetError):
+    """A training cannot begin, go on or be resumed as it was asked for."""
+
+
 class OutputError(SlicedetError):
     """A result cannot be written where it was asked for."""
 
@@ -87,3 +95,7 @@ class SlicedetWarning(UserWarning):
 
 class ModelWarning(SlicedetWarning):
     """What a model says of itself contradicts its graph, or an engine other than the one asked for runs it."""
+
+
+class DatasetWarning(SlicedetWarning):
+    """A dataset can be used, but something in it is probably not meant."""

@@ -1,0 +1,1 @@
+"""Datasets: COCO files read, checked, converted, split, cut into tiles, and painted."""

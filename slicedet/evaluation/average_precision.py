@@ -1,0 +1,156 @@
+"""Average precision as COCO defines it, by class and by size of the object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicedet.datasets.coco import CocoDataset, ImageRecord
+from slicedet.detections import Detections
+from slicedet.errors import InvalidDetections
+from slicedet.evaluation.classes import Classes
+from slicedet.evaluation.results import Results, Truth, compared
+
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""Areas of COCO's sizes, in pixels; both ends belong to them."""
+
+COCO_LIMIT = 100
+"""Detections of one class that COCO's own figures take from an image, the best of them."""
+
+_ALL = (0.0, 1e10)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What COCO measures, each in 0..1; NaN where there is no object to be found.
+
+    ap: average precision, the mean over IoU 0.50, 0.55, ..., 0.95. ap50, ap75: at IoU 0.5 and 0.75.
+    ar: average recall, over the same IoU, of all detections. objects: how many there are to be found.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ar: float
+    objects: int
+
+
+@dataclass(frozen=True)
+class AveragePrecision(Figures):
+    """The figures over all classes, by size, and by class; detections are not limited in number.
+
+    Figures over several classes are the mean of those that have objects.
+    by_size: "small" (below 32 x 32 pixels), "medium" and "large" (from 96 x 96). by_class: by name.
+    official: COCO's twelve figures by their names there, from at most 100 detections of a class in an image.
+    """
+
+    by_size: dict[str, Figures]
+    by_class: dict[str, Figures]
+    official: dict[str, float]
+
+
+def average_precision(
+    dataset: CocoDataset,
+    found: Sequence[Detections],
+    categories: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> AveragePrecision:
+    """How well detections agree with annotations, equal to pycocotools' figures.
+
+    found: the detections of every image, in the order of `dataset.images`; the lower their scores reach, the better.
+    categories: names that their category ids index; by default those of the dataset. Classes that the dataset lacks
+    are left out, as COCO does.
+    mapping: new names of classes by old name, on both sides, such as {"car": "vehicle", "van": "vehicle"}; "*" stands
+    for all others, an empty new name leaves a class out.
+
+    Raises InvalidDetections where there are more or fewer `found` than images, or an id is no category's;
+    InvalidSetting or InvalidDataset where names do not fit.
+    """
+    if len(found) != len(dataset.images):
+        raise InvalidDetections(f"detections of {len(found)} images, but {dataset.path} has {len(dataset.images)}")
+    classes = Classes.align(dataset.categories, dataset.categories if categories is None else categories, mapping)
+    return measure(dataset.images, Truth.of(dataset, classes), compared(Results.of(found), classes), classes.names)
+
+
+def measure(images: Sequence[ImageRecord], truth: Truth, results: Results, names: Sequence[str]) -> AveragePrecision:
+    """The figures of results whose category ids, like those of the truth, index `names`."""
+    precision, recall = _evaluate(images, truth, results, len(names))
+    # Axes of both: IoU, (recall,) class, size, limit.
+    counted = truth.category_ids[~truth.crowd]
+    areas = truth.areas[~truth.crowd]
+    sizes = [(areas >= low) & (areas <= high) for low, high in (_ALL, *SIZES.values())]
+
+    def figures(category: int | slice, size: int) -> Figures:
+        objects = counted[sizes[size]]
+        by_iou = precision[:, :, category, size, -1]
+        return Figures(
+            ap=_mean(by_iou),
+            ap50=_mean(by_iou[0]),
+            ap75=_mean(by_iou[5]),
+            ar=_mean(recall[:, category, size, -1]),
+            objects=len(objects) if isinstance(category, slice) else int((objects == category).sum()),
+        )
+
+    every = slice(None)
+    official = {"AP": _mean(precision[:, :, :, 0, 2]), "AP50": _mean(precision[0, :, :, 0, 2])}
+    official["AP75"] = _mean(precision[5, :, :, 0, 2])
+    official |= {f"AP{size}": _mean(precision[:, :, :, i, 2]) for i, size in enumerate(SIZES, 1)}
+    official |= {f"AR{limit}": _mean(recall[:, :, 0, i]) for i, limit in enumerate((1, 10, COCO_LIMIT))}
+    official |= {f"AR{size}": _mean(recall[:, :, i, 2]) for i, size in enumerate(SIZES, 1)}
+    return AveragePrecision(
+        **vars(figures(every, 0)),
+        by_size={name: figures(every, i) for i, name in enumerate(SIZES, 1)},
+        by_class={name: figures(i, 0) for i, name in enumerate(names)},
+        official=official,
+    )
+
+
+def _evaluate(
+    images: Sequence[ImageRecord], truth: Truth, results: Results, categories: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision [IoU, recall, class, size, limit] and greatest recall [IoU, class, size, limit]; -1 where undefined."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    # Detections of equal score count in the order of image ids there.
+    ids = np.array([image.id for image in images])
+    columns = {"image_id": ids[truth.image_indices].tolist(), "category_id": truth.category_ids.tolist()}
+    annotations = _rows(
+        **columns, bbox=_sides(truth.boxes), area=truth.areas.tolist(), iscrowd=truth.crowd.astype(int).tolist()
+    )
+    known = COCO()
+    known.dataset = {
+        "images": [{"id": image.id, "width": image.width, "height": image.height} for image in images],
+        "categories": [{"id": number, "name": str(number)} for number in range(categories)],
+        # An id of 0 would read as unmatched.
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
+    }
+    known.createIndex()
+    columns = {"image_id": ids[results.image_indices].tolist(), "category_id": results.category_ids.tolist()}
+    found = known.loadRes(_rows(**columns, bbox=_sides(results.boxes), score=results.scores.tolist()))
+    evaluation = COCOeval_faster(known, found, "bbox", ranges={name: list(size) for name, size in SIZES.items()})
+    most = int(np.bincount(results.image_indices, minlength=1).max())
+    evaluation.params.maxDets = [1, 10, COCO_LIMIT, max(most, COCO_LIMIT + 1)]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
+def _rows(**columns: list[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _sides(boxes: NDArray[np.float64]) -> list[list[float]]:
+    """Boxes as x, y, width and height."""
+    # A file's width of 21.32 is to be 21.32 again: the last bit decides where an IoU of exactly 0.5 falls.
+    sides = np.round(boxes[:, 2:] - boxes[:, :2], 9)
+    return np.concatenate([boxes[:, :2], sides], axis=1).tolist()
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of what is defined, NaN where nothing is."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else float("nan")

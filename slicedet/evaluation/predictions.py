@@ -1,0 +1,123 @@
+"""Saved predictions: COCO's list of results, or a COCO document with scores such as slicedet writes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from slicedet.datasets.coco import CocoDataset, entries
+from slicedet.detectors.protocol import minimum_scores
+from slicedet.errors import InvalidDataset
+from slicedet.evaluation.results import Results
+
+
+@dataclass(frozen=True, eq=False)
+class SavedPredictions:
+    """The detections of a file, matched to the images of a dataset.
+
+    categories: names that their category ids index. results: all of them. other_images: names, or ids, of images in
+    the file that the dataset does not have; their detections are left out.
+    """
+
+    categories: tuple[str, ...]
+    results: Results
+    other_images: tuple[str, ...]
+
+    def above(self, threshold: float | Mapping[str, float] | None) -> Results:
+        """The detections with at least these scores, see `minimum_scores`."""
+        results = self.results
+        minimum = minimum_scores(self.categories, threshold)[results.category_ids]
+        # In single precision both, as scores are everywhere else: 0.14 is to reach a threshold of 0.14.
+        return results[results.scores.astype(np.float32) >= minimum]
+
+
+def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
+    """Reads predictions for the images of `dataset`.
+
+    A list of results has the image and category ids of the dataset. A document has its own: its images are matched by
+    file name, or by the last part of it where that is unambiguous, and its categories by name.
+    Raises InvalidDataset where the file is neither, an entry is incomplete, or no image is the dataset's.
+    """
+    path = Path(path)
+    listed = {entry.get("id"): str(entry.get("file_name")) for entry in entries(path, "images")}
+    if listed:
+        index_of, others = _by_name(listed, dataset)
+        names = {entry.get("id"): str(entry.get("name")) for entry in entries(path, "categories")}
+    else:
+        index_of, others = {image.id: index for index, image in enumerate(dataset.images)}, []
+        names = dict(zip(dataset.category_numbers, dataset.categories, strict=True))
+    categories = list(dict.fromkeys(names.values()))
+    category_of = {number: categories.index(name) for number, name in names.items()}
+    boxes, scores = array("d"), array("d")
+    category_ids, image_indices = array("q"), array("q")
+    strangers: dict[str, None] = dict.fromkeys(others)
+    for position, entry in enumerate(entries(path, "annotations"), 1):
+        image, category, box, score = _parsed(f"{path}: prediction number {position}", entry)
+        if image not in index_of:
+            if image not in listed:
+                strangers[f"image {image}"] = None
+            continue
+        if category not in category_of:
+            category_of[category] = len(categories)
+            categories.append(f"category {category}")
+        x, y, width, height = box
+        boxes.extend((x, y, x + width, y + height))
+        scores.append(score)
+        category_ids.append(category_of[category])
+        image_indices.append(index_of[image])
+    if strangers and not image_indices:
+        raise InvalidDataset(
+            f"{path}: none of its images is in {dataset.path}; it has {', '.join(list(strangers)[:3])}, "
+            f"the annotations {dataset.images[0].file_name}"
+        )
+    order = np.argsort(np.frombuffer(image_indices, np.int64), kind="stable")
+    results = Results(
+        np.frombuffer(boxes, np.float64).reshape(-1, 4),
+        np.frombuffer(scores, np.float64),
+        np.frombuffer(category_ids, np.int64).astype(np.int32),
+        np.frombuffer(image_indices, np.int64),
+    )
+    return SavedPredictions(tuple(categories), results[order], tuple(strangers))
+
+
+def _by_name(listed: dict[Any, str], dataset: CocoDataset) -> tuple[dict[Any, int], list[str]]:
+    """The dataset's index of each image listed, by its id in the list, and the names of those it does not have."""
+    whole = {image.file_name: index for index, image in enumerate(dataset.images)}
+    last: dict[str, list[int]] = {}
+    for name, index in whole.items():
+        last.setdefault(_last(name), []).append(index)
+    index_of, others = {}, []
+    for number, name in listed.items():
+        same_last = last.get(_last(name), [])
+        if name in whole:
+            index_of[number] = whole[name]
+        elif len(same_last) == 1:
+            index_of[number] = same_last[0]
+        else:
+            others.append(name)
+    return index_of, others
+
+
+def _last(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
+
+
+def _parsed(where: str, entry: dict[str, Any]) -> tuple[Any, Any, list[float], float]:
+    """Image, category, box (x, y, width, height) and score of a prediction."""
+    try:
+        image, category, score = entry["image_id"], entry["category_id"], float(entry["score"])
+        box = [float(value) for value in entry["bbox"]]
+    except KeyError as error:
+        raise InvalidDataset(
+            f"{where} has no {error.args[0]}; each needs image_id, category_id, bbox and score"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InvalidDataset(f"{where} has a bbox or score that is no number") from error
+    if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) < 0:
+        raise InvalidDataset(f"{where} has no usable bbox and score: {box}, {score}")
+    return image, category, box, score

@@ -1,0 +1,114 @@
+"""Running: one detector over the images of a dataset, once for all thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from slicedet.datasets.coco import CocoDataset
+from slicedet.detections import Detections
+from slicedet.detectors.protocol import Detector, minimum_scores
+from slicedet.errors import EmptyImage, InvalidDataset, InvalidSetting
+from slicedet.evaluation.results import Results
+from slicedet.pipeline import Progress, Settings
+from slicedet.pipeline import run as search
+from slicedet.raster.scene import Scene
+
+LOWEST_SCORE = 0.01
+"""Score down to which detections are collected. Those below change average precision by less than 0.001."""
+
+WAYS = ("sliced", "full")
+"""How an image is shown to the detector: in tiles, or whole, as one tile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a detector saw in all images of a dataset.
+
+    views: of each image, before merging, scores from nearly 0. frames: width and height of each image in pixels.
+    """
+
+    categories: tuple[str, ...]
+    settings: Settings
+    views: Sequence[Detections]
+    frames: Sequence[tuple[int, int]]
+
+    def above(self, threshold: float | Mapping[str, float] | None) -> Results:
+        """What `slicedet.predict` gives at a threshold: weaker views are dropped before merging, not after."""
+        minimum = minimum_scores(self.categories, threshold, self.settings.classes)
+        found = []
+        for views, frame in zip(self.views, self.frames, strict=True):
+            merged = self.settings.merge.apply(views[views.scores >= minimum[views.category_ids]], frame)
+            found.append(merged[merged.scores >= minimum[merged.category_ids]])
+        return Results.of(found)
+
+
+def run(
+    dataset: CocoDataset,
+    images: Path,
+    detector: Detector,
+    settings: Settings,
+    *,
+    way: str = "sliced",
+    open_scene: Callable[[Path], Scene] = Scene,
+    progress: Progress | None = None,
+) -> Run:
+    """Runs `detector` over all images of a dataset.
+
+    images: the folder they are in. detector: one that returns scores from LOWEST_SCORE on. settings: how images are
+    searched; its threshold is what is collected. way: one of WAYS. progress: called with the number of images done and
+    of all.
+
+    Raises InvalidDataset, before anything is run, where images are absent, and where one has another size than its
+    annotations say; InvalidSetting for a region of interest, outside of which objects would count as missed; and
+    whatever `slicedet.predict` raises. An image without any valid pixel is one in which nothing was found.
+    """
+    if way not in WAYS:
+        raise InvalidSetting(f"compare {way!r}: expected {' or '.join(WAYS)}")
+    if settings.roi is not None:
+        raise InvalidSetting("roi: objects outside would count as missed; evaluate on annotations of the region alone")
+    views, frames = [], []
+    paths = locate(dataset, images)
+    for number, (record, path) in enumerate(zip(dataset.images, paths, strict=True), 1):
+        with open_scene(path) as scene:
+            if (scene.width, scene.height) != (record.width, record.height):
+                raise InvalidDataset(
+                    f"{path}: is {scene.width} x {scene.height} pixels, its annotations say {record.width} x "
+                    f"{record.height}; see `slicedet dataset check`"
+                )
+            shown = settings if way == "sliced" else _whole(settings, scene)
+            try:
+                views.append(search(scene, detector, shown).views)
+            except EmptyImage:
+                views.append(Detections.empty())
+            frames.append((scene.width, scene.height))
+        if progress is not None:
+            progress(number, len(paths))
+    return Run(tuple(detector.categories), settings, views, frames)
+
+
+def locate(dataset: CocoDataset, folder: Path) -> list[Path]:
+    """The files of all images of a dataset in a folder. Raises InvalidDataset that names those which are absent."""
+    if not folder.is_dir():
+        raise InvalidDataset(f"{folder}: no such folder of images")
+    paths = [folder / _inside(image.file_name) for image in dataset.images]
+    absent = [path.relative_to(folder).as_posix() for path in paths if not path.is_file()]
+    if absent:
+        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise InvalidDataset(
+            f"{dataset.path}: {len(absent)} of its {len(paths)} images are not in {folder}: {shown}; "
+            "see `slicedet dataset check`"
+        )
+    return paths
+
+
+def _inside(name: str) -> str:
+    """A file name that stays in its folder, wherever the annotations want it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+
+
+def _whole(settings: Settings, scene: Scene) -> Settings:
+    """The settings under which a scene is one tile."""
+    return replace(settings, slice=(scene.width, scene.height), overlap=0.0, full_image=False, gsd="native")

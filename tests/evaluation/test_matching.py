@@ -1,0 +1,77 @@
+"""Hits, misses and false alarms: the matches of pycocotools at IoU 0.5, and the curve made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slicedet.datasets import coco
+from slicedet.evaluation import predictions
+from slicedet.evaluation.classes import Classes
+from slicedet.evaluation.evaluating import evaluate
+from slicedet.evaluation.matching import Curve, match
+from slicedet.evaluation.results import Truth, compared
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_matches_are_those_of_pycocotools(scatter, reference, write, seed):
+    document, results = scatter(seed, crowds=0.2)
+    dataset = coco.read(write("truth.json", document))
+    found = predictions.read(write("found.json", results), dataset)
+    evaluation = evaluate(dataset, found, threshold=0.0)
+    expected = reference(document, results, limits=(1000,))
+    per_image = np.zeros((len(dataset.images), 3), int)
+    per_class = np.zeros((3, 3), int)
+    index_of = {image.id: index for index, image in enumerate(dataset.images)}
+    for entry in expected.evalImgs:
+        if entry is None or entry["aRng"] != [0, 1e10]:
+            continue
+        hit, ignored = entry["dtMatches"][0] > 0, entry["dtIgnore"][0].astype(bool)
+        missed = (entry["gtMatches"][0] == 0) & (entry["gtIgnore"] == 0)
+        counts = [(hit & ~ignored).sum(), missed.sum(), (~hit & ~ignored).sum()]
+        per_image[index_of[entry["image_id"]]] += counts
+        per_class[(entry["category_id"] - 2) // 7] += counts
+    point = evaluation.at_threshold
+    assert [(c.hits, c.misses, c.false_alarms) for c in point.by_image] == [tuple(row) for row in per_image]
+    assert [(c.hits, c.misses, c.false_alarms) for c in point.by_class.values()] == [tuple(row) for row in per_class]
+    assert point.counts.hits == per_image[:, 0].sum()
+    worst = evaluation.worst(100)
+    wrong = per_image[:, 1] + per_image[:, 2]
+    assert worst == sorted((i for i in range(len(wrong)) if wrong[i]), key=lambda i: (-wrong[i], i))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_curve_is_what_every_threshold_gives(scatter, write, seed):
+    document, results = scatter(seed)
+    dataset = coco.read(write("truth.json", document))
+    found = predictions.read(write("found.json", results), dataset)
+    classes = Classes.align(dataset.categories, found.categories)
+    truth, every = Truth.of(dataset, classes), compared(found.above(None), classes)
+    curve = Curve.of(every.scores, match(truth, every))
+    assert (np.diff(curve.thresholds) < 0).all()
+    for row in range(0, len(curve.thresholds), 7):
+        kept = every[every.scores >= curve.thresholds[row]]
+        matches = match(truth, kept)
+        assert (curve.hits[row], curve.false_alarms[row]) == (matches.hit.sum(), matches.false_alarm.sum())
+        assert curve.objects - curve.hits[row] == matches.missed.sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_threshold_has_a_better_f1_than_the_best(scatter, write, seed):
+    document, results = scatter(seed)
+    dataset = coco.read(write("truth.json", document))
+    found = predictions.read(write("found.json", results), dataset)
+    best = evaluate(dataset, found).at_best
+    assert best is not None
+    tried = [evaluate(dataset, found, threshold=t / 100).at_threshold.counts.f1 for t in range(0, 101, 4)]
+    assert best.counts.f1 >= max(tried)
+
+
+def test_nothing_found_has_no_best_threshold(scatter, write):
+    document, _ = scatter(0)
+    dataset = coco.read(write("truth.json", document))
+    evaluation = evaluate(dataset, predictions.read(write("found.json", []), dataset))
+    counts = evaluation.at_threshold.counts
+    assert evaluation.at_best is None
+    assert (counts.hits, counts.false_alarms, counts.recall, counts.f1) == (0, 0, 0, 0)
+    assert np.isnan(counts.precision)

@@ -1,0 +1,77 @@
+"""Saved predictions: read, matched to images and classes, or refused in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slicedet.datasets import coco
+from slicedet.detections import Detections
+from slicedet.errors import InvalidDataset
+from slicedet.evaluation import predictions
+from slicedet.outputs.coco import CocoWriter
+
+NAMES = [{"id": 9, "name": "bus"}, {"id": 4, "name": "car"}]
+RESULT = {"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.fixture
+def dataset(write):
+    frames = [
+        {"id": number, "file_name": name, "width": 100, "height": 80}
+        for number, name in ((8, "north/a.png"), (7, "south/b.png"), (3, "north/c.png"), (4, "south/c.png"))
+    ]
+    return coco.read(write("truth.json", {"images": frames, "categories": NAMES, "annotations": []}))
+
+
+def test_results_go_by_ids_and_keep_their_order_within_an_image(write, dataset):
+    rows = [RESULT, {**RESULT, "image_id": 8, "category_id": 9}, {**RESULT, "score": 0.9}, {**RESULT, "category_id": 5}]
+    found = predictions.read(write("found.json", rows), dataset)
+    assert found.results.image_indices.tolist() == [0, 1, 1, 1]
+    assert [found.categories[i] for i in found.results.category_ids] == ["bus", "car", "car", "category 5"]
+    assert found.results.scores.tolist() == [0.5, 0.5, 0.9, 0.5]
+    assert found.results.boxes[0].tolist() == [1, 2, 4, 6]
+    assert found.other_images == ()
+
+
+def test_documents_go_by_names(tmp_path, dataset):
+    path = tmp_path / "all.coco.json"
+    one = Detections([[1, 2, 3, 4]], [0.5], [1])
+    with CocoWriter(path, ["ship", "car"]) as file:
+        for name in ("b.png", "somewhere/a.png", "south/c.png", "c.png", "strange.png"):
+            file.add(name, 100, 80, one)
+    found = predictions.read(path, dataset)
+    assert found.results.image_indices.tolist() == [0, 1, 3]
+    assert found.categories == ("ship", "car")
+    # There are two c.png.
+    assert found.other_images == ("c.png", "strange.png")
+
+
+def test_a_score_reaches_a_threshold_of_the_same_number(write, dataset):
+    scores = [number / 100 for number in range(101)]
+    found = predictions.read(write("found.json", [{**RESULT, "score": score} for score in scores]), dataset)
+    assert [len(found.above(score)) for score in scores] == list(range(101, 0, -1))
+    assert len(found.above({"*": 0.9, "car": 0.3})) == 71
+    assert found.above(0.5).boxes.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{**RESULT, "image_id": 70}], "none of its images is in .*image 70.*north/a.png"),
+        ([{"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}], "prediction number 1 has no score"),
+        ([RESULT, {**RESULT, "bbox": [1, 2, 3]}], "prediction number 2 has no usable bbox"),
+        ([{**RESULT, "bbox": [1, 2, -3, 4]}], "no usable bbox"),
+        ([{**RESULT, "score": "high"}], "no number"),
+        ({"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}, "none of its images"),
+        ("text", "not valid JSON|no object"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_in_one_line(write, dataset, content, said):
+    path = write("found.json", content)
+    if content == "text":
+        path.write_text("{text")
+    with pytest.raises(InvalidDataset, match=said) as caught:
+        predictions.read(path, dataset)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
