@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,23 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("needs the shared folder of weights and rasters beside the project (or SLICEDET_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def parity(shared: Path) -> Path:
+    """The folder of official state dicts, outputs and losses."""
+    return shared / "parity"
+
+
+@pytest.fixture(scope="session")
+def reference(parity: Path) -> ModuleType:
+    """The rule for weights and images behind them: fill(name, shape, gain) and image(size)."""
+    spec = importlib.util.spec_from_file_location("reference", parity / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,23 +12,6 @@ paddle = pytest.importorskip("paddle")
 
 MEAN = np.array([0.485, 0.456, 0.406], "float32")
 STD = np.array([0.229, 0.224, 0.225], "float32")
-
-
-@pytest.fixture(scope="session")
-def parity(shared: Path) -> Path:
-    """The folder of official state dicts and outputs."""
-    return shared / "parity"
-
-
-@pytest.fixture(scope="session")
-def reference(parity: Path) -> ModuleType:
-    """The rule itself: fill(name, shape, gain) and image(size)."""
-    spec = importlib.util.spec_from_file_location("reference", parity / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Training: losses, data, schedule and the trainer."""
