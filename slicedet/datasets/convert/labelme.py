@@ -1,0 +1,66 @@
+"""LabelMe: one JSON file per image, with shapes in pixels."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slicedet.datasets.convert.lists import annotation_files, unlabeled_images
+from slicedet.datasets.convert.samples import Box, Labelled, Sample, around, below_images, last_part
+from slicedet.errors import InvalidDataset
+
+_AREAS = ("rectangle", "polygon", "rotation")
+
+
+class Reader:
+    """Reads annotations/*.json, *.json or the files that PaddleX's lists name, with images/ or images beside them.
+
+    Rectangles become boxes, polygons and circles the boxes around them; points and lines are left out.
+    """
+
+    def __init__(self, source: Path, unlabeled: bool = False) -> None:
+        self._root = source
+        self.categories: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.unlabeled = unlabeled_images(source) if unlabeled else []
+
+    def samples(self) -> Iterator[Sample]:
+        for split, path in annotation_files(self._root, "annotations", ".json"):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8-sig"))
+                shapes = content["shapes"]
+                name = last_part(str(content["imagePath"]))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                raise InvalidDataset(f"{path}: is no LabelMe file (it needs shapes and imagePath)") from error
+            if not isinstance(shapes, list):
+                raise InvalidDataset(f"{path}: is no LabelMe file (shapes is no list)")
+            places = [self._root / "images" / name, path.with_name(name), self._root / name]
+            image = next((place for place in places if place.is_file()), places[0])
+            objects = [thing for shape in shapes if (thing := self._object(path, shape)) is not None]
+            width, height = content.get("imageWidth"), content.get("imageHeight")
+            stated = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+            yield Sample(split, image, below_images(image), objects, path, stated)
+
+    def _object(self, path: Path, shape: Any) -> Labelled | None:
+        try:
+            name, kind = str(shape["label"]).strip(), shape.get("shape_type") or "polygon"
+            points = [(float(x), float(y)) for x, y in shape["points"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidDataset(f"{path}: a shape needs a label and points of two numbers") from error
+        if not name or not points or not all(math.isfinite(value) for point in points for value in point):
+            raise InvalidDataset(f"{path}: a shape has an empty label, no points or NaN")
+        if kind == "circle" and len(points) == 2:
+            return Labelled(name, _around_circle(*points))
+        if kind not in _AREAS:
+            self.left_out[f"shapes that are a {kind}"] += 1
+            return None
+        return Labelled(name, around(points))
+
+
+def _around_circle(centre: tuple[float, float], edge: tuple[float, float]) -> Box:
+    radius = math.dist(centre, edge)
+    return centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius

@@ -1,0 +1,136 @@
+"""Datasets on their way to disk: a folder that appears whole or not at all, and COCO files written entry by entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from slicedet.datasets.coco import entries
+from slicedet.datasets.nonfinite import NullForNaN
+from slicedet.errors import InvalidSetting, OutputError
+from slicedet.outputs.files import temporary_folder, write_errors
+
+IMAGE_MODES = ("copy", "link")
+"""How images come into a new dataset: copied, or as symbolic links to where they are."""
+
+_RASTERS = {".tif", ".tiff"}
+
+
+@contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends; after a failure nothing of it is left.
+
+    Raises OutputError where `target` holds anything already, or writing fails.
+    """
+    place = Path(os.path.abspath(target))
+    if not place.parent.is_dir():
+        raise OutputError(f"{target}: the folder {place.parent} does not exist; create it first")
+    if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+        raise OutputError(f"{target}: exists already; choose another name")
+    with temporary_folder(place) as temporary, write_errors(Path(target), temporary):
+        folder = temporary / place.name
+        folder.mkdir()
+        yield folder
+        if place.is_dir():
+            place.rmdir()
+        os.rename(folder, place)
+
+
+class CocoFile:
+    """A COCO file written entry by entry, in memory that does not grow; a context manager.
+
+    path: of the file, in a folder that exists. extras: members besides images, annotations and categories. Entries are
+    numbered from 1 where they bring no id. Categories may be known last: set `categories` before the block ends.
+    """
+
+    def __init__(self, path: Path, extras: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._extras = extras or {}
+        self.categories: Sequence[Mapping[str, Any]] = ()
+        self.images = 0
+        self.annotations = 0
+
+    def __enter__(self) -> CocoFile:
+        self._file: IO[str] = open(self._path, "w", encoding="utf-8", newline="\n")
+        # A file without a name, which vanishes with the process.
+        self._spool: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self._path.parent)
+        self._file.write("{")
+        for key, value in self._extras.items():
+            self._file.write(f"{json.dumps(key)}:{json.dumps(value)},\n")
+        self._file.write('"images":[')
+        return self
+
+    def add_image(self, entry: Mapping[str, Any]) -> int:
+        """Writes an image; returns its id."""
+        self.images += 1
+        return _append(self._file, entry, self.images)
+
+    def add_annotation(self, entry: Mapping[str, Any]) -> int:
+        """Writes an annotation; returns its id."""
+        self.annotations += 1
+        return _append(self._spool, entry, self.annotations)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file, self._spool:
+            if kind is None:
+                self._file.write('],\n"annotations":[')
+                self._spool.seek(0)
+                shutil.copyfileobj(self._spool, self._file)
+                self._file.write(f'],\n"categories":{json.dumps([dict(entry) for entry in self.categories])}}}\n')
+
+
+def _append(file: IO[str], entry: Mapping[str, Any], number: int) -> int:
+    numbered = {"id": number, **entry}
+    file.write((",\n" if number > 1 else "\n") + json.dumps(numbered))
+    return int(numbered["id"])
+
+
+def extras(path: Path) -> dict[str, Any]:
+    """Info and licences of a COCO file, as they stand. Raises InvalidDataset where it is no JSON."""
+    import ijson
+
+    found: dict[str, Any] = {}
+    with open(path, "rb") as file, suppress(ijson.JSONError):
+        for info in ijson.items(NullForNaN(file), "info", use_float=True):
+            found["info"] = info
+            break
+    licenses = list(entries(path, "licenses", nan_as_null=True))
+    return found | ({"licenses": licenses} if licenses else {})
+
+
+def place_image(source: Path, target: Path, mode: str) -> None:
+    """Copies or links an image, and the files beside a raster that say where it lies, under a new name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for path in _files_of(source):
+        beside = target.with_name(path.name.replace(source.stem, target.stem, 1))
+        if mode == "link":
+            os.symlink(os.path.abspath(path), beside)
+        else:
+            shutil.copyfile(path, beside)
+
+
+def check_image_mode(mode: str) -> None:
+    """Raises InvalidSetting for a mode that is none of IMAGE_MODES."""
+    if mode not in IMAGE_MODES:
+        raise InvalidSetting(f"images {mode!r}: expected {' or '.join(IMAGE_MODES)}")
+
+
+def _files_of(source: Path) -> list[Path]:
+    """An image and its side files: world file, statistics, mask, overviews."""
+    if source.suffix.lower() not in _RASTERS:
+        return [source]
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(source) as dataset:
+            beside = [Path(name) for name in dataset.files]
+    except RasterioIOError:
+        return [source]
+    return [source, *(path for path in beside if path != source and path.name.startswith(source.stem))]
