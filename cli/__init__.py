@@ -6,10 +6,13 @@ import click
 
 from .batch import batch
 from .console import Commands
+from .dataset import dataset
 from .eval import evaluate
+from .export import export
 from .info import info
 from .models import models
 from .predict import predict
+from .train import train
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (predict, batch, info, models, evaluate):
+for command in (predict, batch, info, models, export, evaluate, dataset, train):
     main.add_command(command)

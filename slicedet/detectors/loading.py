@@ -10,7 +10,8 @@ from slicedet.detectors.paddle_models import from_folder, from_pdparams
 from slicedet.detectors.protocol import Detector
 from slicedet.errors import InvalidSetting, MissingWeights
 from slicedet.models import cache, catalogue
-from slicedet.models.config import ModelConfig
+from slicedet.models.config import ModelConfig, at_size
+from slicedet.tiling import parse_slice
 
 GROUP = "slicedet.detectors"
 """Entry point group in which packages register detectors: a function (argument, *, weights, device, threshold) ->
@@ -27,8 +28,9 @@ def load_detector(
     device: str = "cpu",
     precision: str = "f32",
     threshold: float = 0.25,
+    input_size: int | str | tuple[int, int] | None = None,
 ) -> Detector:
-    """A detector by the name of its model, its YAML file, its folder (PaddleDetection's or PaddleX's), or as
+    """A detector by the name of its model, its YAML file, its folder (PaddleDetection's, PaddleX's or an export), or as
     "plugin:argument".
 
     weights: ONNX, IR, .pdparams or a folder of Paddle's, where another than the configuration's or the official one,
@@ -36,7 +38,9 @@ def load_detector(
     engine: "openvino", "onnxruntime" or "paddle"; "auto" takes OpenVINO, but Paddle for Paddle's formats
     on other devices than the CPU. device: "cpu", "gpu:0", ... as the engine calls it.
     precision: "f32", the reference; "bf16" or "f16" where engine and device have it. threshold: lowest score returned,
-    0..1.
+    0..1. input_size: of the images the network is to see, 640, "640x512" or (640, 512) as width x height, so that tiles
+    of that size are not resized. Networks from .pdparams, and dynamic exports, take multiples of 32; other files and
+    sizes are run at the model's own size. The detector's provenance says which it is.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch, InvalidSetting or MissingDependency.
     """
     if not 0 <= threshold <= 1:
@@ -54,32 +58,40 @@ def load_detector(
     def onnx_engine(path: Path, config: ModelConfig) -> Engine:
         return _engine(engine, path, config, device, precision)
 
+    size = None if input_size is None else parse_slice(input_size)
     if Path(model).is_dir() and model not in catalogue.names():
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
-        return from_folder(Path(model), engine, device, precision, threshold, onnx_engine)
+        if not (Path(model) / catalogue.IN_FOLDER).is_file():
+            return from_folder(Path(model), engine, device, precision, threshold, onnx_engine, size)
     config = catalogue.find(model)
-    path = Path(weights) if weights is not None else config.weights or _pulled(config)
+    path = Path(weights) if weights is not None else config.weights or _pulled(config, engine, size)
     if path is None:
         official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )
     if path.is_dir():
-        return from_folder(path, engine, device, precision, threshold, onnx_engine)
+        return from_folder(path, engine, device, precision, threshold, onnx_engine, size)
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
     if path.suffix == ".pdparams":
-        return from_pdparams(config, path, engine, device, precision, threshold, onnx_engine)
+        return from_pdparams(config, path, engine, device, precision, threshold, onnx_engine, size)
     if engine == "paddle":
         raise InvalidSetting(f"{path}: the paddle engine reads folders of Paddle models and .pdparams")
     provenance = {"weights": path.name, "weights_sha256": cache.digest(path)}
+    if config.input.dynamic:
+        config = at_size(config, size)
     return NetworkDetector(config, onnx_engine(path, config), threshold, provenance)
 
 
-def _pulled(config: ModelConfig) -> Path | None:
-    """The official weights, a file or a Paddle folder, where they have been downloaded."""
-    found = (cache.find(config, kind) for kind in config.downloads)
+def _pulled(config: ModelConfig, engine: str, size: tuple[int, int] | None) -> Path | None:
+    """The official weights that have been downloaded, a file or a Paddle folder: of those the engine reads, the first
+    that come in the size wanted."""
+    kinds = [kind for kind in config.downloads if engine != "paddle" or kind != "onnx"]
+    if at_size(config, size) != config:
+        kinds.sort(key=lambda kind: kind != "pdparams")
+    found = (cache.find(config, kind) for kind in kinds)
     return next((path for path in found if path is not None), None)
 
 

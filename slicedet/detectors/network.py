@@ -48,7 +48,8 @@ class NetworkDetector:
         self.name = config.name
         self.gsd = config.gsd
         self.categories = config.categories
-        self.provenance = {**provenance, **engine.provenance, "threshold": threshold}
+        run = {"input_size": list(config.input.size), "threshold": threshold}
+        self.provenance = {**provenance, **engine.provenance, **run}
 
     @property
     def input_size(self) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,7 @@ class PaddleEngine:
     def __init__(self, model: PaddleModel, device: str, precision: str) -> None:
         if precision != "f32":
             raise InvalidSetting(f"precision {precision}: the paddle engine runs f32 only")
-        inference = import_paddle().inference
-        options = inference.Config(str(model.program_path), str(model.params_path))
-        options.disable_glog_info()
-        _choose_device(options, device)
-        try:
-            self._predictor = inference.create_predictor(options)
-        except Exception as error:  # Its own exceptions have no common base besides this one.
-            raise ModelMismatch(f"{model.program_path}: Paddle cannot run it ({_last_line(error)})") from error
+        self._predictor = _predictor(model.program_path, model.params_path, device)
         names = self._predictor.get_input_names()
         if unknown := [name for name in names if name not in _INPUTS]:
             raise ModelMismatch(f"{model.program_path}: input {unknown[0]!r} is none of {', '.join(_INPUTS)}")
@@ -70,14 +65,9 @@ class PaddleEngine:
             "scale_factor": np.ones((len(images), 2), np.float32),
             "im_shape": np.tile(np.array([height, width], np.float32), (len(images), 1)),
         }
-        for name in self._ports:
-            self._predictor.get_input_handle(name).copy_from_cpu(values[name])
-        try:
-            self._predictor.run()
-        except Exception as error:  # Whatever the program raises.
-            raise ModelMismatch(f"{self._path}: Paddle cannot run it ({_last_line(error)})") from error
-        names = self._predictor.get_output_names()
-        return self._split([self._predictor.get_output_handle(name).copy_to_cpu() for name in names], len(images))
+        return self._split(
+            _outputs(self._predictor, {name: values[name] for name in self._ports}, self._path), len(images)
+        )
 
     def _split(self, outputs: list[NDArray[Any]], count: int) -> list[list[NDArray[np.float32]]]:
         """The outputs of each image of a batch."""
@@ -97,8 +87,35 @@ class PaddleEngine:
         return [[part] for part in np.split(rows, ends[:-1])]
 
 
+def run_program(program: Path, params: Path, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """The outputs of a program on the CPU for inputs by name. Raises ModelMismatch where Paddle cannot run it."""
+    return _outputs(_predictor(program, params, "cpu"), values, program)
+
+
+def _predictor(program: Path, params: Path, device: str) -> Any:
+    inference = import_paddle().inference
+    options = inference.Config(str(program), str(params))
+    options.disable_glog_info()
+    _choose_device(options, device)
+    try:
+        return inference.create_predictor(options)
+    except Exception as error:  # Its own exceptions have no common base besides this one.
+        raise ModelMismatch(f"{program}: Paddle cannot run it ({_last_line(error)})") from error
+
+
+def _outputs(predictor: Any, values: Mapping[str, NDArray[Any]], program: Path) -> list[NDArray[Any]]:
+    for name, value in values.items():
+        predictor.get_input_handle(name).copy_from_cpu(value)
+    try:
+        predictor.run()
+    except Exception as error:  # Whatever the program raises.
+        raise ModelMismatch(f"{program}: Paddle cannot run it ({_last_line(error)})") from error
+    return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+
+
 def import_paddle() -> Any:
-    """The paddle package, whose import warns of compilers nobody needs here."""
+    """The paddle package, whose import warns of compilers nobody needs here, and whose C++ of what it does not do."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

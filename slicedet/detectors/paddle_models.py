@@ -7,14 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
 from slicedet.models import conversion, network_folder, paddle_folder
 from slicedet.models.cache import digest
-from slicedet.models.config import ModelConfig
+from slicedet.models.config import ModelConfig, at_size
 from slicedet.models.paddle_folder import PaddleModel
 
 OnnxEngine = Callable[[Path, ModelConfig], Engine]
@@ -22,10 +22,18 @@ Source = Callable[[], AbstractContextManager[PaddleModel]]
 
 
 def from_folder(
-    folder: Path, engine: str, device: str, precision: str, threshold: float, onnx_engine: OnnxEngine
+    folder: Path,
+    engine: str,
+    device: str,
+    precision: str,
+    threshold: float,
+    onnx_engine: OnnxEngine,
+    size: tuple[int, int] | None,
 ) -> NetworkDetector:
     """The detector of a folder with a Paddle model; see `load_detector`."""
     model = paddle_folder.read(folder)
+    if model.config.input.dynamic:
+        model = replace(model, config=at_size(model.config, size))
     hashes = [digest(path) for path in (model.program_path, model.params_path)]
     provenance = {"weights": model.params_path.name, "weights_sha256": hashes[1], "program_sha256": hashes[0]}
     config, runs = _engine(
@@ -42,8 +50,10 @@ def from_pdparams(
     precision: str,
     threshold: float,
     onnx_engine: OnnxEngine,
+    size: tuple[int, int] | None,
 ) -> NetworkDetector:
     """The detector of slicedet's own network with a .pdparams file; see `load_detector`."""
+    config = at_size(config, size)
     whole = network_folder.exported(config)
     weights_hash = digest(weights)
 

@@ -11,6 +11,9 @@ from slicedet.errors import UnknownModel
 from slicedet.models import config as config_file
 from slicedet.models.config import ModelConfig
 
+IN_FOLDER = "model.yaml"
+"""Name of the configuration in a folder that holds one model."""
+
 
 def names() -> list[str]:
     """Names of all models with a configuration, sorted."""
@@ -18,7 +21,8 @@ def names() -> list[str]:
 
 
 def find(model: str) -> ModelConfig:
-    """The configuration of a catalogue name or alias, in any case, or in a YAML file of the user's.
+    """The configuration of a catalogue name or alias, in any case, in a YAML file of the user's, or in the folder of an
+    export.
 
     Raises UnknownModel for a name that is not in the catalogue, InvalidConfig for a file that is no configuration.
     """
@@ -27,6 +31,8 @@ def find(model: str) -> ModelConfig:
         if not path.is_file():
             raise UnknownModel(f"{model}: no such file")
         return _load(path)
+    if (Path(model) / IN_FOLDER).is_file() and model not in names():
+        return _load(Path(model) / IN_FOLDER)
     return _load(_folder() / f"{_resolved(model)}.yaml")
 
 

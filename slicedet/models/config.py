@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,8 @@ LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
 DOWNLOADS = {"onnx": (".onnx",), "paddle": (".tar", ".tar.gz", ".tgz", ".zip"), "pdparams": (".pdparams",)}
 """Kinds of official files, and how their names end."""
 INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos4")
+DIVISOR = 32
+"""Width and height of a network's input are multiples of it, where they are not fixed."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class InputConfig:
     std.
 
     size: width and height in pixels. channels: "rgb" or "bgr". interpolation: one of INTERPOLATIONS, on uint8 as in
-    OpenCV.
+    OpenCV. dynamic: whether the weights file takes other multiples of DIVISOR too.
     """
 
     size: tuple[int, int]
@@ -32,6 +34,7 @@ class InputConfig:
     divide: float = 255.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,13 @@ class ModelConfig:
     license: str = ""
     source: str = ""
     network: Mapping[str, Any] | None = None
+
+
+def at_size(config: ModelConfig, size: tuple[int, int] | None) -> ModelConfig:
+    """The model with an input of another width and height, if they are multiples of DIVISOR; else as it is."""
+    if size is None or any(edge % DIVISOR for edge in size):
+        return config
+    return replace(config, input=replace(config.input, size=size))
 
 
 def load(path: Path, categories_folder: Path) -> ModelConfig:
@@ -178,6 +188,7 @@ def check(config: ModelConfig) -> None:
         "input.divide: expected a number above 0": _numbers((source.divide,), 1) and source.divide > 0,
         "input.mean: expected three numbers": _numbers(source.mean, 3),
         "input.std: expected three numbers above 0": _numbers(source.std, 3) and min(source.std) > 0,
+        "input.dynamic: expected true or false": isinstance(source.dynamic, bool),
         f"output.layout: expected one of {', '.join(LAYOUTS)}": output.layout in LAYOUTS,
         "output: picodet-heads needs strides and reg_max": output.layout != "picodet-heads"
         or (

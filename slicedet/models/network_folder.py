@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slicedet.errors import InvalidConfig, ModelMismatch
-from slicedet.models.config import ModelConfig, OutputConfig
+from slicedet.models.config import InputConfig, ModelConfig, OutputConfig
 from slicedet.models.paddle_folder import PaddleModel
 from slicedet.models.pdparams import load_pdparams
 from slicedet.models.program import Program
 
 if TYPE_CHECKING:
+    from paddle.nn import Layer
+
     from slicedet.networks import Network
 
 
@@ -37,9 +39,9 @@ def built(config: ModelConfig, weights: Path) -> Network:
     """
     assert config.network is not None  # Said by `exported`.
     values: dict[str, Any] = load_pdparams(weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from slicedet import networks
+    _quiet_paddle()
+    from slicedet import networks
+
     network = networks.assemble(config.network, len(config.categories))
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     given = {name: value.shape for name, value in values.items()}
@@ -54,13 +56,38 @@ def built(config: ModelConfig, weights: Path) -> Network:
 def save(network: Network, config: ModelConfig, folder: Path) -> PaddleModel:
     """Writes the network as a program for images of the configuration's size, in batches of any, without
     suppression."""
+    _quiet_paddle()
+    from slicedet.models import deployment
+
+    save_layer(deployment.reparameterised(network), config.input, folder / "model")
+    program = folder / "model.json"
+    whole = replace(config, output=OutputConfig("boxes-and-scores"))
+    return PaddleModel(program, folder / "model.pdiparams", whole, Program(program))
+
+
+def save_layer(layer: Layer, source: InputConfig, stem: Path, scale_factor: bool = False) -> None:
+    """Writes STEM.json and STEM.pdiparams: the layer as a program that takes images of the configured size, or of any
+    if that is dynamic, and, if it has one, the factor they were resized by."""
     import paddle
 
-    width, height = config.input.size
-    spec = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
-    paddle.jit.save(paddle.jit.to_static(network, [spec], full_graph=True), str(folder / "model"))
-    program = folder / "model.json"
-    return PaddleModel(program, folder / "model.pdiparams", exported(config), Program(program))
+    from slicedet.models import deployment
+
+    width, height = (None, None) if source.dynamic else source.size
+    specs = [paddle.static.InputSpec([None, 3, height, width], "float32", "image")]
+    if scale_factor:
+        specs.append(paddle.static.InputSpec([None, 2], "float32", "scale_factor"))
+    if not source.dynamic:
+        layer = deployment.Traced(layer)
+        layer.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paddle.jit.save(paddle.jit.to_static(layer, specs, full_graph=True), str(stem))
+
+
+def _quiet_paddle() -> None:
+    from slicedet.detectors.paddle import import_paddle
+
+    import_paddle()
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -93,15 +93,21 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
     if not isinstance(steps, list) or not steps:
         raise ValueError("Preprocess: expected a list of steps")
     stated_name = _mapping(content.get("Global") or {}, path, "Global").get("model_name")
-    name = stated_name if isinstance(stated_name, str) and stated_name else folder.resolve().name
+    # PaddleX's names are few; what slicedet exports says its own besides.
+    own = _mapping(content.get("slicedet") or {}, path, "slicedet")
+    name = next((each for each in (own.get("name"), stated_name) if isinstance(each, str) and each), None)
+    name = name or folder.resolve().name
     output, nms = _output(content, program, path)
+    source = _input([_mapping(step, path, "Preprocess") for step in steps])
+    dynamic = program is not None and dict(program.inputs).get("image", [])[2:] == [-1, -1]
     return ModelConfig(
         name=name,
         title=name,
         categories=_categories(content, program, output, path),
-        input=_input([_mapping(step, path, "Preprocess") for step in steps]),
+        input=replace(source, dynamic=dynamic),
         output=output,
         nms=nms,
+        gsd=own.get("gsd"),
     )
 
 

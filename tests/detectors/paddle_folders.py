@@ -61,6 +61,20 @@ class WithSuppression(paddle.nn.Layer):
         return suppression(boxes, scores, **self.nms)
 
 
+class RawHeads(paddle.nn.Layer):
+    """PicoDet without post-processing: of each level class scores, then of each level distance logits."""
+
+    def __init__(self, network: networks.Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: paddle.Tensor) -> Any:
+        head = self.network.detection_head()
+        levels = head(self.network.neck(self.network.backbone(image)))
+        classes = [head.scores(level[0]).flatten(2).transpose([0, 2, 1]) for level in levels]
+        return classes + [level[1].flatten(2).transpose([0, 2, 1]) for level in levels]
+
+
 def suppression(
     boxes: paddle.Tensor,
     scores: paddle.Tensor,
@@ -108,3 +122,14 @@ def make(folder: Path, name: str, paddlex: bool = False, nms: dict[str, Any] | N
     if paddlex:
         further["Global"] = {"model_name": "Some-Model"}
     (folder / yaml_name).write_text(yaml.safe_dump(infer_cfg(name, **further), sort_keys=False))
+
+
+def make_raw_heads(folder: Path, name: str) -> None:
+    """Writes a PicoDet's folder as PaddleDetection does for other engines."""
+    width, height = catalogue.find(name).input.size
+    image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
+    exported = RawHeads(lively(name))
+    exported.eval()
+    paddle.jit.save(paddle.jit.to_static(exported, [image], full_graph=True), str(folder / "model"))
+    content = infer_cfg(name, NMS=NMS, fpn_stride=[8, 16, 32, 64])
+    (folder / "infer_cfg.yml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -20,7 +20,7 @@ import yaml
 paddle = pytest.importorskip("paddle")
 
 import paddle_folders  # noqa: E402
-from paddle_folders import infer_cfg, lively, make, suppression  # noqa: E402
+from paddle_folders import infer_cfg, lively, make, make_raw_heads, suppression  # noqa: E402
 
 from slicedet import Detections, load_detector  # noqa: E402
 from slicedet.detectors.decoding import above, candidates, suppressed  # noqa: E402
@@ -147,6 +147,21 @@ def bare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose suppression only the YAML knows."""
     path = tmp_path_factory.mktemp("bare")
     make(path, PICODET, nms=None, NMS=paddle_folders.NMS)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_folder_of_raw_heads(engine: str, tiles: list[np.ndarray], raw_folder: Path) -> None:
+    detector = load_detector(str(raw_folder), engine=engine, threshold=THRESHOLDS[PICODET])
+    assert detector.config.output.layout == "picodet-heads"
+    assert_same(detector.detect(tiles)[0], by_layers(PICODET, INSIDE, tiles[0], THRESHOLDS[PICODET]))
+
+
+@pytest.fixture(scope="module")
+def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that gives the heads' own outputs."""
+    path = tmp_path_factory.mktemp("raw")
+    make_raw_heads(path, PICODET)
     return path
 
 

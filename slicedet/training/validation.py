@@ -1,0 +1,88 @@
+"""Average precision of a network while it trains: the whole pipeline, with the network as it is in memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from slicedet import pipeline
+from slicedet.datasets.coco import CHECK
+from slicedet.detections import Detections
+from slicedet.detectors.network import NetworkDetector, normalised
+from slicedet.errors import InvalidDataset
+from slicedet.evaluation import Figures, average_precision
+from slicedet.merging import MergeRule
+from slicedet.models.config import ModelConfig, OutputConfig
+from slicedet.networks import Network
+from slicedet.raster.scene import Scene
+from slicedet.training.config import EvaluationConfig, SourceConfig
+from slicedet.training.sources import Categories, joined, present, read_all
+
+_BATCH = 4
+"""Tiles run at a time: more do not go faster on a CPU, and take more memory."""
+
+
+class NetworkEngine:
+    """A network in memory as an engine of slicedet.detectors, in eval mode."""
+
+    def __init__(self, network: Network, config: ModelConfig) -> None:
+        self._network = network
+        self._config = config
+        self.provenance: dict[str, Any] = {"engine": "training"}
+
+    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+        """Boxes [1, N, 4] and scores [1, C, N] of each image, uint8 RGB of the network's input size."""
+        self._network.eval()
+        outputs: list[list[NDArray[np.float32]]] = []
+        for start in range(0, len(images), _BATCH):
+            batch = np.stack([normalised(image, self._config.input) for image in images[start : start + _BATCH]])
+            with paddle.no_grad():
+                boxes, scores = (value.numpy() for value in self._network(paddle.to_tensor(batch)))
+            outputs += [[boxes[index : index + 1], scores[index : index + 1]] for index in range(len(batch))]
+        return outputs
+
+
+class Validation:
+    """The validation images of a training, to be searched again and again.
+
+    Raises InvalidDataset where they have other categories than those trained, or no object of these, or an image is
+    missing.
+    """
+
+    def __init__(
+        self, sources: tuple[SourceConfig, ...], categories: Categories, config: EvaluationConfig, model: ModelConfig
+    ) -> None:
+        datasets = read_all(sources)
+        self.dataset = joined(datasets, categories)
+        if self.dataset.crowd.all():
+            listed = ", ".join(str(source.annotations) for source in sources)
+            raise InvalidDataset(f"{listed}: holds no object of the trained categories; {CHECK}")
+        self._paths = [
+            present(dataset, source.images, image)
+            for dataset, source in zip(datasets, sources, strict=True)
+            for image in dataset.images
+        ]
+        self._config = config
+        self._model = replace(model, output=OutputConfig("boxes-and-scores"))
+
+    def score(self, network: Network) -> Figures:
+        """Searches all images; the network stays as it is, in eval mode."""
+        detector = NetworkDetector(self._model, NetworkEngine(network, self._model), self._config.threshold, {})
+        # Paddle lets every package talk that would tell more than warnings.
+        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
+        found = [self._search(detector, index) for index in range(len(self._paths))]
+        return average_precision(self.dataset, found)
+
+    def _search(self, detector: NetworkDetector, index: int) -> Detections:
+        image = self.dataset.images[index]
+        slice = self._config.slice if self._config.slice != "full" else (image.width, image.height)
+        settings = pipeline.Settings(
+            slice, self._config.overlap, MergeRule(self._config.merge), self._config.threshold, gsd="native"
+        )
+        with Scene(self._paths[index]) as scene:
+            return pipeline.run(scene, detector, settings).detections

@@ -1,0 +1,180 @@
+"""Batches: the same for any number of workers, and true to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_data import settings, write_dataset
+
+from slicedet.errors import InvalidDataset
+from slicedet.training.config import AugmentationConfig, TrainingConfig, _checked
+from slicedet.training.sampling import Batch, Sampler
+from slicedet.training.sources import Categories, LabelledImages, joined, read_all
+
+PLAIN = dict.fromkeys(("mosaic", "hue", "saturation", "contrast", "brightness", "blur", "jpeg", "noise"), 0)
+
+
+def sampler_of(folder: Path, **changes: Any) -> Sampler:
+    config: TrainingConfig = _checked(settings(folder, **changes))
+    datasets = read_all(config.train)
+    categories = Categories.of(datasets, config.categories, config.ignored)
+    return Sampler(LabelledImages(datasets, config.train, categories, config.cache_mb), config, config.sizes or (64,))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(
+        np.array_equal(x, y)
+        for x, y in zip([a.images, *a.boxes, *a.labels], [b.images, *b.boxes, *b.labels], strict=True)
+    )
+
+
+def test_workers_cache_and_start_do_not_matter(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    changes = {
+        "augmentation": {"mosaic": 0.5, "blur": 0.5, "jpeg": 0.5, "noise": 0.5},
+        "sizes": [64, 96],
+        "batch_size": 3,
+    }
+    expected = list(sampler_of(tmp_path, **changes).batches(range(8), 0))
+    assert {batch.images.shape[1] for batch in expected} == {64, 96}
+    for workers, cache in ((1, 1000), (3, 0)):
+        sampler = sampler_of(tmp_path, cache_mb=cache, **changes)
+        assert all(map(same, sampler.batches(range(8), workers), expected))
+    assert all(map(same, sampler_of(tmp_path, **changes).batches(range(5, 8), 2), expected[5:]))
+    assert not same(expected[0], next(sampler_of(tmp_path, seed=1, **changes).batches(range(1), 0)))
+
+
+def test_processes_share_a_batch(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    sampler = sampler_of(tmp_path, batch_size=5)
+    whole = next(sampler.batches(range(1), 0))
+    for rank in range(2):
+        part = next(sampler.batches(range(1), 0, rank, 2))
+        np.testing.assert_array_equal(part.images, whole.images[rank::2])
+
+
+@pytest.mark.parametrize("tiles", [{"scale": [0.5, 2.0]}, {"object_size": [16, 40]}, None])
+def test_boxes_lie_around_the_bright_rectangles(tmp_path: Path, tiles: Any) -> None:
+    write_dataset(tmp_path)
+    augmentation = {**PLAIN, "expand": 0.5, "crop": 0.5} if tiles is None else PLAIN
+    sampler = sampler_of(tmp_path, tiles=tiles, augmentation=augmentation, batch_size=4)
+    count = 0
+    for batch in sampler.batches(range(15), 2):
+        for image, boxes in zip(batch.images, batch.boxes, strict=True):
+            bright = image.min(axis=2) > 140
+            for x1, y1, x2, y2 in boxes:
+                inside = bright[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
+                edge = (inside.shape[0] + inside.shape[1]) * 2 * 2.5
+                assert inside.size - inside.sum() <= edge
+                bright[max(0, int(y1) - 2) : int(y2) + 3, max(0, int(x1) - 2) : int(x2) + 3] = False
+                count += 1
+            # What was too small or too hidden to learn is painted over.
+            assert bright.sum() <= 12
+    assert count > 40
+
+
+def test_object_sizes(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    tiles = {"object_size": [16, 40], "near_objects": 1.0, "aspect": 1.0, "min_visible": 0.99}
+    sampler = sampler_of(tmp_path, tiles=tiles, augmentation=PLAIN)
+    edges = [
+        np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+        for batch in sampler.batches(range(40), 0)
+        for boxes in batch.boxes
+    ]
+    found = np.concatenate(edges)
+    assert 14 < found.min() < 20
+    assert 30 < found.max() < 44
+
+
+def test_an_epoch_has_each_image_once(tmp_path: Path) -> None:
+    write_dataset(tmp_path, images=6)
+    sampler = sampler_of(tmp_path, tiles=None, augmentation={**PLAIN, "flip": 0, "flip_vertical": 0, "rotate90": False})
+    assert sampler.epoch_steps == 3
+    for start in (0, 3):
+        images = np.concatenate([batch.images for batch in sampler.batches(range(start, start + 3), 0)])
+        means = images.reshape(6, -1, 8).mean(axis=2)
+        assert len({tuple(mean) for mean in means.round().astype(int)}) == 6
+
+
+def test_windows_of_a_large_raster_are_read_one_by_one(
+    tmp_path: Path, raster: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    write_dataset(tmp_path)
+    for image in range(3):
+        pixels = cv2.imread(str(tmp_path / "images" / f"train{image}.png"))
+        raster(f"images/train{image}.png", pixels.transpose(2, 0, 1), photometric="rgb", tiled=True, blockxsize=64)
+    whole, pieces = sampler_of(tmp_path), sampler_of(tmp_path, cache_mb=0)
+    assert all(map(same, whole.batches(range(4), 0), pieces.batches(range(4), 0)))
+
+
+def test_synthetic_tiles(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    sampler = sampler_of(
+        tmp_path,
+        categories={"vehicle": ["car"]},
+        synthetic={"share": 1.0, "categories": {"car": "vehicle", "bus": "vehicle"}},
+        input_size=256,
+        sizes=[256],
+    )
+    batches = list(sampler.batches(range(3), 2))
+    assert sum(len(boxes) for batch in batches for boxes in batch.boxes) > 0
+    assert {int(label) for batch in batches for labels in batch.labels for label in labels} == {0}
+
+
+def test_categories(tmp_path: Path) -> None:
+    write_dataset(tmp_path, names=("car", "bus"))
+    images = sampler_of(tmp_path, categories={"vehicle": ["car"]}, ignored=["bus"]).images
+    boxes, labels, ignored = images.objects(0)
+    assert (len(boxes), labels.tolist(), len(ignored)) == (1, [0], 1)
+    with pytest.raises(
+        InvalidDataset, match=r"instance_train.json: category 'bus' is not among those trained \(vehicle\)"
+    ):
+        sampler_of(tmp_path, categories={"vehicle": ["car"]})
+
+
+def test_ignored_is_a_crowd_when_validating(tmp_path: Path) -> None:
+    write_dataset(tmp_path, names=("car", "bus", "van"))
+    config = _checked(settings(tmp_path, categories=["car", "van"], ignored=["bus"]))
+    datasets = read_all([*config.train, *config.train])
+    whole = joined(datasets, Categories.of(datasets, config.categories, config.ignored))
+    assert [image.id for image in whole.images] == [1, 2, 3, 4, 5, 6]
+    assert whole.categories == ("car", "van")
+    assert whole.crowd.sum() == 2 * 2 * 2
+    assert (~whole.crowd).sum() == 2 * 4
+    assert (np.diff(whole.image_indices) >= 0).all()
+    np.testing.assert_array_equal(whole.boxes[whole.of_image(4)], whole.boxes[whole.of_image(1)])
+
+
+def test_no_object_to_learn(tmp_path: Path) -> None:
+    write_dataset(tmp_path, empty=True)
+    with pytest.raises(InvalidDataset, match=r"instance_train.json: holds no object of the trained categories \(car\)"):
+        sampler_of(tmp_path)
+
+
+def test_image_listed_but_absent(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    (tmp_path / "images" / "train1.png").unlink()
+    with pytest.raises(InvalidDataset, match=r"train1.png: no such image, though .*instance_train.json lists it"):
+        sampler_of(tmp_path)
+
+
+def test_image_of_another_size(tmp_path: Path) -> None:
+    import cv2
+
+    write_dataset(tmp_path)
+    cv2.imwrite(str(tmp_path / "images" / "train1.png"), np.zeros((50, 60, 3), np.uint8))
+    sampler = sampler_of(tmp_path)
+    with pytest.raises(InvalidDataset, match=r"train1.png: is 60 x 50 pixels, its annotations say 160 x 128"):
+        list(sampler.batches(range(10), 2))
+
+
+def test_defaults_suit_nadir_views() -> None:
+    assert AugmentationConfig().rotate90
+    assert AugmentationConfig().flip_vertical == 0.5

@@ -1,0 +1,110 @@
+"""Configurations: what is read, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_data import settings
+
+from slicedet.errors import InvalidTraining
+from slicedet.training.config import SourceConfig, TrainingConfig, described, load
+
+
+def read(folder: Path, content: dict[str, Any], *changes: str) -> TrainingConfig:
+    path = folder / "training.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load(path, changes)
+
+
+def test_own_keys(tmp_path: Path) -> None:
+    content = settings(tmp_path, learning_rate="6e-4", categories={"vehicle": ["car", "bus"]}, tiles=None)
+    config = read(tmp_path, content, "batch_size=8", "augmentation.flip=0.25", "tiles.scale=[1, 2]")
+    assert config.learning_rate == 6e-4
+    assert config.batch_size == 8
+    assert config.augmentation.flip == 0.25
+    assert config.tiles is not None
+    assert config.tiles.scale == (1.0, 2.0)
+    assert config.categories == {"vehicle": ("car", "bus")}
+    assert config.train == (SourceConfig(tmp_path / "annotations" / "instance_train.json", tmp_path / "images"),)
+    assert config.val == ()
+
+
+def test_paddlex_keys(tmp_path: Path) -> None:
+    content = {
+        "Global": {"model": "PicoDet-S", "mode": "train", "dataset_dir": "data", "output": "out", "device": "cpu"},
+        "Train": {
+            "num_classes": 4, "epochs_iters": 50, "batch_size": 16, "learning_rate": 0.08, "log_interval": 10,
+            "pretrain_weight_path": "weights.pdparams", "warmup_steps": 100, "resume_path": None, "eval_interval": 1,
+            "dy2st": False, "amp": "OFF",
+        },
+        "Evaluate": {"weight_path": "output/best_model/best_model.pdparams", "log_interval": 10},
+        "Export": {"weight_path": "x"},
+        "Predict": {"batch_size": 1},
+    }  # fmt: skip
+    config = read(tmp_path, content, "Train.epochs_iters=5", "Global.output=elsewhere")
+    assert config.epochs == 5
+    assert config.output == Path("elsewhere")
+    assert config.pretrained == Path("weights.pdparams")
+    assert (config.num_classes, config.learning_rate, config.optimizer, config.amp) == (4, 0.08, "momentum", "off")
+    assert config.tiles is None
+    assert config.train[0].annotations == Path("data/annotations/instance_train.json")
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    config = read(tmp_path, settings(tmp_path, tiles=None, categories=["car"], val=[]))
+    assert read(tmp_path, described(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learnin_rate": 1}, "unknown key learnin_rate; did you mean learning_rate?"),
+        ({"tiles": {"near_object": 1}}, "unknown key tiles.near_object; did you mean tiles.near_objects?"),
+        ({"learning_rate": "fast"}, "learning_rate: expected a number above 0, not 'fast'"),
+        ({"learning_rate": True}, "learning_rate: expected a number above 0, not True"),
+        ({"batch_size": 0}, "batch_size: expected a whole number, 1 or more, not 0"),
+        ({"input_size": 100}, "input_size: expected a multiple of 32, not 100"),
+        ({"tiles": {"scale": [2, 1]}}, r"tiles.scale: expected two numbers, [least, greatest], not [2, 1]"),
+        ({"model": "picodet_x"}, "model: picodet_x: unknown model; did you mean"),
+        ({"epochs": 3}, "epochs and steps are both given; choose one"),
+        ({"steps": None}, "epochs is missing (or steps)"),
+        ({"dataset_dir": None}, "train is missing (or dataset_dir)"),
+        ({"categories": {"a": ["x"], "b": ["x"]}}, "categories: expected each name of the annotations in one"),
+        ({"train": [{"images": "x"}]}, "train[0].annotations is missing"),
+        ({"amp": "O3"}, "amp: expected one of off, o1, o2, not 'O3'"),
+    ],
+)
+def test_one_line_for_what_is_wrong(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidTraining) as caught:
+        read(tmp_path, settings(tmp_path, **changes))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "training.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\x00", "!!python/object/apply:os.system [echo]"])
+def test_files_that_are_no_configuration(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "training.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidTraining, match=r"training\.yaml"):
+        load(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTraining, match=r"nothing\.yaml"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_set_needs_a_value(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTraining, match="--set batch_size: expected key=value"):
+        read(tmp_path, settings(tmp_path), "batch_size")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (files("slicedet.configs") / "training").iterdir()))
+def test_configurations_that_come_along(name: str) -> None:
+    config = load(name.removesuffix(".yaml"), ["dataset_dir=data"])
+    assert config.train[0].images == Path("data/images")
