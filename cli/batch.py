@@ -55,7 +55,7 @@ def batch(
         job = Batch(folder, output, pattern=pattern, formats=formats, overwrite=overwrite)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
-    detector = choice.load()
+    detector = choice.load(settings.slice)
     with console.progress(folder.name or str(folder), "image") as progress:
 
         def report(result: Result) -> None:

@@ -64,12 +64,12 @@ class DetectorChoice:
     precision: str
     threshold: dict[str, float]
 
-    def load(self) -> Detector:
-        """The detector, returning every score that any class needs."""
+    def load(self, slice: str | None = None) -> Detector:
+        """The detector, returning every score that any class needs; for tiles of this size, where it can be."""
         from slicedet.detectors import load_detector
 
         lowest = min(self.threshold.values())
-        return load_detector(self.model, self.weights, self.engine, self.device, self.precision, lowest)
+        return load_detector(self.model, self.weights, self.engine, self.device, self.precision, lowest, slice)
 
     def applied_to(self, settings: Settings) -> Settings:
         """The settings with these thresholds."""

@@ -64,7 +64,7 @@ def predict(
         try:
             with scenes.open(image) as scene:
                 paths = targets.of(scene)  # Before inference, which may take hours.
-                detector = detector or _loaded(choice, console)
+                detector = detector or _loaded(choice, settings.slice, console)
                 with console.progress(scene.name, "tile") as progress:
                     prediction = run(scene, detector, choice.applied_to(settings), progress)
                 written = targets.save(prediction, paths)
@@ -82,12 +82,12 @@ def predict(
     sys.exit(1 if failed else 0)
 
 
-def _loaded(choice: DetectorChoice, console: Console) -> Any:
+def _loaded(choice: DetectorChoice, slice: str | None, console: Console) -> Any:
     """The detector; without it there is nothing to do for any image."""
     from slicedet.errors import SlicedetError
 
     try:
-        return choice.load()
+        return choice.load(slice)
     except SlicedetError as error:
         console.complain(error)
         console.answer({"images": [], "error": one_line(error)})
@@ -107,6 +107,8 @@ def _summary(prediction: Any) -> str:
     if tiles["unreadable"]:
         skipped.append(f"{len(tiles['unreadable'])} unreadable")
     ran = f"{tiles['run']} tiles" + (f" ({', '.join(skipped)} left out)" if skipped else "")
+    if size := prediction.run["detector"].get("input_size"):
+        ran += f", network at {size[0]} x {size[1]}"
     number = len(prediction.detections)
     return (
         f"{prediction.scene.source}: {number} object{'' if number == 1 else 's'}"

@@ -179,10 +179,10 @@ def _stated(folder: Path, name: str | None) -> float:
         raise MissingWeights(f"{folder}: no such folder")
     if (folder / catalogue.IN_FOLDER).is_file():
         return DRAW_THRESHOLD  # An export that is none of Paddle's.
-    path = paddle_folder._files(folder)[2]
-    content = paddle_folder._mapping(paddle_folder._parsed(path), path, "the file")
+    path = paddle_folder.files(folder)[2]
+    content = paddle_folder.mapping(paddle_folder.parsed(path), path, "the file")
     # What slicedet exports states its own name besides PaddleX's.
-    parts = [paddle_folder._mapping(content.get(key) or {}, path, key) for key in ("Global", "slicedet")]
+    parts = [paddle_folder.mapping(content.get(key) or {}, path, key) for key in ("Global", "slicedet")]
     stated = [str(part[key])[:100] for part, key in zip(parts, ("model_name", "name"), strict=True) if key in part]
     if name is not None and stated and name not in stated:
         raise ModelMismatch(f"{path}: the model in it is {stated[0]}, not {name}; name that, or no model_name")

@@ -100,7 +100,7 @@ def create_pipeline(
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InvalidSetting(f"{path}: no such file")
-    return paddle_folder._mapping(paddle_folder._parsed(path), path, "the file")
+    return paddle_folder.mapping(paddle_folder.parsed(path), path, "the file")
 
 
 def _section(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

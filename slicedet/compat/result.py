@@ -17,7 +17,7 @@ from slicedet import outputs
 from slicedet.compat.inputs import TIFF, Image, file_name, read_whole
 from slicedet.detections import Detections
 from slicedet.outputs.files import check_target, staged, write_errors
-from slicedet.outputs.overlay import _picture
+from slicedet.outputs.overlay import picture
 from slicedet.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class DetResult(UserDict[str, Any]):
     def img(self) -> dict[Text, Picture]:
         """{"res": the image in RGB with its boxes}, fitted to 8192 pixels a side."""
         with self.prediction.scene:
-            return {"res": _picture(self._as_changed(), transparency=False)}
+            return {"res": picture(self._as_changed(), transparency=False)}
 
     def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
         """Prints `str`, or `json` as JSON."""

@@ -53,9 +53,10 @@ class NetworkDetector:
 
     @property
     def input_size(self) -> int | None:
-        """Edge of the network's input in pixels; None where it is not square."""
+        """Edge in pixels of the tiles the model is best shown: what its configuration says, else that of the network's
+        input; None where it is not square."""
         width, height = self.config.input.size
-        return width if width == height else None
+        return self.config.slice or (width if width == height else None)
 
     def detect(self, tiles: list[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of each tile, uint8 RGB [H, W, 3] of any size, in its own pixels, best score first."""

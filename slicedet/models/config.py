@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -84,6 +84,7 @@ class ModelConfig:
     nms: None where only the graph knows it; not used with the layout "rows".
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
+    slice: edge in pixels of the tiles it is best shown, enlarged or reduced to its input; None for the input's own.
     weights: path of the weights file; None where the user must name it.
     downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
@@ -96,6 +97,7 @@ class ModelConfig:
     output: OutputConfig
     nms: NmsConfig | None = None
     gsd: float | None = None
+    slice: int | None = None
     weights: Path | None = None
     downloads: Mapping[str, Download] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -129,6 +131,30 @@ def load(path: Path, categories_folder: Path) -> ModelConfig:
     except (TypeError, ValueError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     return config
+
+
+def stated(config: ModelConfig, weights: str) -> dict[str, Any]:
+    """A configuration as `load` reads it, ready for YAML, in a folder where the weights are called `weights`. Where the
+    model may be downloaded, and what else it is called, does not hold for a copy."""
+    content: dict[str, Any] = {
+        "name": config.name,
+        "title": config.title,
+        "source": config.source,
+        "license": config.license,
+        "categories": list(config.categories),
+        "weights": weights,
+        "gsd": config.gsd,
+        "slice": config.slice,
+        "input": {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.input).items()
+        },
+        "output": {"layout": config.output.layout},
+        "nms": asdict(config.nms) if config.nms else None,
+        "network": config.network,
+    }
+    if config.output.strides:
+        content["output"] = {**asdict(config.output), "strides": list(config.output.strides)}
+    return {key: value for key, value in content.items() if value not in (None, "")}
 
 
 def _prepared(content: Any, path: Path, categories_folder: Path) -> dict[str, Any]:
@@ -207,6 +233,8 @@ def check(config: ModelConfig) -> None:
         ),
         "aliases: expected a list of distinct names": config.aliases == () or _texts(config.aliases),
         "network: expected keys and values": config.network is None or isinstance(config.network, Mapping),
+        "slice: expected pixels": config.slice is None
+        or (_numbers((config.slice,), 1, whole=True) and config.slice > 0),
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():

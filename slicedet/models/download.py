@@ -138,7 +138,7 @@ def _attempt(url: str, partial: _Partial, size: int | None, progress: Progress |
             headers["If-Range"] = origin.validator
     with _opened(url, headers, timeout) as response:
         if response.headers.get_content_type() == "text/html":
-            raise DownloadError(f"{url}: the answer is a web page, no model; is a login or proxy in between?")
+            raise DownloadError(f"{url}: the answer is a web page, not the file; is a login or proxy in between?")
         total = _total(response)
         start = _start(response)
         if total is None and size is None and response.headers.get("Transfer-Encoding") != "chunked":
@@ -147,7 +147,7 @@ def _attempt(url: str, partial: _Partial, size: int | None, progress: Progress |
             partial.discard()
             raise DownloadError(f"{url}: it has {total:,} bytes, {size:,} were expected")
         if total is not None and total > MAX_BYTES:
-            raise DownloadError(f"{url}: it has {total:,} bytes, no model has")
+            raise DownloadError(f"{url}: it has {total:,} bytes, more than is downloaded")
         validator = _validator(response.headers)
         if start and (origin is None or start != partial.size or not _same(origin, validator, total)):
             raise _Stale("the file changed while it was being downloaded")

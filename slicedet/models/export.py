@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slicedet.errors import InvalidConfig, InvalidSetting, MissingDependency, MissingWeights, ModelMismatch, OutputError
 from slicedet.models import cache, catalogue, conversion, network_folder, paddle_folder
 from slicedet.models.catalogue import IN_FOLDER
-from slicedet.models.config import DIVISOR, INTERPOLATIONS, InputConfig, ModelConfig, OutputConfig
+from slicedet.models.config import DIVISOR, INTERPOLATIONS, InputConfig, ModelConfig, OutputConfig, stated
 from slicedet.tiling import parse_slice
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _finish_converted(made: Path, config: ModelConfig, folder: Path, settings: E
 
     name = _FILES[settings.format][0]
     (folder / IN_FOLDER).write_text(
-        yaml.safe_dump(_model_yaml(config, name), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8"
+        yaml.safe_dump(stated(config, name), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8"
     )
     return catalogue.find(str(folder / IN_FOLDER))
 
@@ -395,7 +395,11 @@ def _inference_yml(network: Network, config: ModelConfig, fused: bool) -> str:
             "keep_top_k": nms.keep,
         },
         "fpn_stride": list(head.strides),
-        "slicedet": {"name": config.name, **({"gsd": config.gsd} if config.gsd is not None else {})},
+        "slicedet": {
+            key: value
+            for key, value in (("name", config.name), ("gsd", config.gsd), ("slice", config.slice))
+            if value is not None
+        },
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
@@ -408,27 +412,6 @@ def _paddlex_name(config: ModelConfig, of_yolo: bool) -> str:
         if known.aliases and known.network == config.network:
             return known.aliases[0]
     return "PP-YOLOE_plus-S" if of_yolo else "PicoDet-S"
-
-
-def _model_yaml(config: ModelConfig, weights: str) -> dict[str, Any]:
-    """A configuration as slicedet reads it."""
-    stated = {
-        "name": config.name,
-        "title": config.title,
-        "source": config.source,
-        "license": config.license,
-        "categories": list(config.categories),
-        "weights": weights,
-        "gsd": config.gsd,
-        "input": {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.input).items()
-        },
-        "output": {"layout": config.output.layout},
-        "nms": asdict(config.nms) if config.nms else None,
-    }
-    if config.output.strides:
-        stated["output"] = {**asdict(config.output), "strides": list(config.output.strides)}
-    return {key: value for key, value in stated.items() if value not in (None, "")}
 
 
 def _link(existing: Path, path: Path) -> None:

@@ -46,8 +46,8 @@ def read(folder: Path) -> PaddleModel:
     steps slicedet does not do, ModelMismatch for a program that is none or whose parameters are cut short. Warns
     (ModelWarning) of what the YAML says wrongly.
     """
-    program_path, params_path, yaml_path = _files(folder)
-    content = _mapping(_parsed(yaml_path), yaml_path, "the file")
+    program_path, params_path, yaml_path = files(folder)
+    content = mapping(parsed(yaml_path), yaml_path, "the file")
     program = Program(program_path) if program_path.suffix == ".json" else None
     if program is not None and params_path.stat().st_size < program.parameter_bytes:
         raise ModelMismatch(
@@ -62,7 +62,7 @@ def read(folder: Path) -> PaddleModel:
     return PaddleModel(program_path, params_path, config, program)
 
 
-def _files(folder: Path) -> tuple[Path, Path, Path]:
+def files(folder: Path) -> tuple[Path, Path, Path]:
     for stem, yaml_name in LAYOUTS:
         programs = [path for path in (folder / f"{stem}.json", folder / f"{stem}.pdmodel") if path.is_file()]
         wanted = {"params": folder / f"{stem}.pdiparams", "yaml": folder / yaml_name}
@@ -77,7 +77,7 @@ def _files(folder: Path) -> tuple[Path, Path, Path]:
     raise UnknownModel(f"{folder}: no Paddle model in this folder (model.json, model.pdiparams and infer_cfg.yml)")
 
 
-def _parsed(path: Path) -> Any:
+def parsed(path: Path) -> Any:
     import yaml
 
     if path.stat().st_size > _LARGEST_YAML:
@@ -92,13 +92,13 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
     steps = content.get("Preprocess")
     if not isinstance(steps, list) or not steps:
         raise ValueError("Preprocess: expected a list of steps")
-    stated_name = _mapping(content.get("Global") or {}, path, "Global").get("model_name")
+    stated_name = mapping(content.get("Global") or {}, path, "Global").get("model_name")
     # PaddleX's names are few; what slicedet exports says its own besides.
-    own = _mapping(content.get("slicedet") or {}, path, "slicedet")
+    own = mapping(content.get("slicedet") or {}, path, "slicedet")
     name = next((each for each in (own.get("name"), stated_name) if isinstance(each, str) and each), None)
     name = name or folder.resolve().name
     output, nms = _output(content, program, path)
-    source = _input([_mapping(step, path, "Preprocess") for step in steps])
+    source = _input([mapping(step, path, "Preprocess") for step in steps])
     dynamic = program is not None and dict(program.inputs).get("image", [])[2:] == [-1, -1]
     return ModelConfig(
         name=name,
@@ -108,6 +108,7 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
         output=output,
         nms=nms,
         gsd=own.get("gsd"),
+        slice=own.get("slice"),
     )
 
 
@@ -201,7 +202,7 @@ def _classes(program: Program, output: OutputConfig) -> int:
     return program.outputs[1][1] if output.layout == "boxes-and-scores" else program.outputs[0][2]
 
 
-def _mapping(value: Any, path: Path, what: str) -> Mapping[str, Any]:
+def mapping(value: Any, path: Path, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidConfig(f"{path}: {what}: expected keys and values")
     return value

@@ -35,13 +35,13 @@ def write_jpg(prediction: Prediction, path: Path) -> None:
     """Writes a JPEG of at most 8192 pixels a side; what is no data is white."""
     # Through memory, since Pillow does not tell when the last of a JPEG does not fit on the disk.
     encoded = io.BytesIO()
-    _picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
+    picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
     path.write_bytes(encoded.getvalue())
 
 
 def write_png(prediction: Prediction, path: Path) -> None:
     """Writes a PNG of at most 8192 pixels a side; what is no data is transparent."""
-    _picture(prediction, transparency=True).save(path, "PNG", compress_level=4)
+    picture(prediction, transparency=True).save(path, "PNG", compress_level=4)
 
 
 def write_tif(prediction: Prediction, path: Path) -> None:
@@ -64,7 +64,7 @@ def write_tif(prediction: Prediction, path: Path) -> None:
     draft.unlink()
 
 
-def _picture(prediction: Prediction, transparency: bool) -> Picture:
+def picture(prediction: Prediction, transparency: bool) -> Picture:
     """The overlay fitted to LONGEST_SIDE, in RGB on white; in RGBA if `transparency` and any pixel is no data."""
     from PIL import Image
 

@@ -18,7 +18,8 @@ from paddle import Tensor
 from slicedet import networks
 from slicedet.errors import InvalidConfig, InvalidSetting, InvalidTraining, OutputError
 from slicedet.models import catalogue, export
-from slicedet.models.config import ModelConfig
+from slicedet.models import config as model_config
+from slicedet.models.config import ModelConfig, OutputConfig
 from slicedet.models.pdparams import load_pdparams
 from slicedet.networks.heads.distribution import Level
 from slicedet.training import checkpoint as checkpoints
@@ -316,9 +317,9 @@ class Trainer:
     def _keep_best(self) -> None:
         folder = self.config.output / BEST
         checkpoints.save_pdparams(self._finite(_state(self._average)), folder / "best_model.pdparams")
-        stated = {"weights": "best_model.pdparams", "network": self.model.network}
+        stated = model_config.stated(self.model, "best_model.pdparams")
         checkpoints.write(
-            yaml.safe_dump({**_stated(self.model), **stated}, sort_keys=False, allow_unicode=True).encode(),
+            yaml.safe_dump(stated, sort_keys=False, allow_unicode=True).encode(),
             folder / catalogue.IN_FOLDER,
         )
 
@@ -415,9 +416,10 @@ def _trained_model(config: TrainingConfig, categories: tuple[str, ...]) -> Model
         title=f"{name}: {base.name}, trained by slicedet train",
         categories=categories,
         input=replace(base.input, size=(edge, edge)),
-        output=base.output,
+        output=OutputConfig("boxes-and-scores"),
         nms=base.nms,
         gsd=config.gsd,
+        slice=config.evaluation.slice if isinstance(config.evaluation.slice, int) else None,
         network=base.network,
     )
 
@@ -434,22 +436,6 @@ def _pretrained_classes(config: TrainingConfig, model: ModelConfig) -> dict[int,
                 raise InvalidTraining(f"pretrained_classes: {member!r} is not among {', '.join(among)}")
         classes[model.categories.index(name)] = [known.index(member) for member in members]
     return classes
-
-
-def _stated(model: ModelConfig) -> Record:
-    """A model as its YAML says it; what is default is left out."""
-    source, nms = model.input, model.nms
-    assert nms is not None  # Said by _trained_model.
-    stated: Record = {
-        "name": model.name,
-        "title": model.title,
-        "categories": list(model.categories),
-        "gsd": model.gsd,
-        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(source).items()},
-        "output": {"layout": "boxes-and-scores"},
-        "nms": dict(vars(nms)),
-    }
-    return {key: value for key, value in stated.items() if value is not None}
 
 
 def _state(network: networks.Network) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from slicedet.detectors.network import NetworkDetector, normalised
 from slicedet.errors import InvalidDataset
 from slicedet.evaluation import Figures, average_precision
 from slicedet.merging import MergeRule
-from slicedet.models.config import ModelConfig, OutputConfig
+from slicedet.models.config import ModelConfig
 from slicedet.networks import Network
 from slicedet.raster.scene import Scene
 from slicedet.training.config import EvaluationConfig, SourceConfig
@@ -68,7 +67,7 @@ class Validation:
             for image in dataset.images
         ]
         self._config = config
-        self._model = replace(model, output=OutputConfig("boxes-and-scores"))
+        self._model = model
 
     def score(self, network: Network) -> Figures:
         """Searches all images; the network stays as it is, in eval mode."""

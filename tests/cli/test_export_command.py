@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
-from conftest import Outcome
 
 paddle = pytest.importorskip("paddle")
 
@@ -25,7 +27,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_export_is_written_told_and_loaded(slicedet: Callable[..., Outcome], here: Path, weights: Path) -> None:
+def test_an_export_is_written_told_and_loaded(slicedet: Callable[..., Any], here: Path, weights: Path) -> None:
     arguments = ("export", "picodet-xs", "--weights", weights, "--input-size", "96x64", "-o", "made")
     said = slicedet(*arguments)
     assert said.code == 0
@@ -53,10 +55,22 @@ def test_an_export_is_written_told_and_loaded(slicedet: Callable[..., Outcome], 
     ],
 )
 def test_one_line_for_what_is_wrong(
-    slicedet: Callable[..., Outcome], here: Path, weights: Path, arguments: tuple[str, ...], code: int, said: str
+    slicedet: Callable[..., Any], here: Path, weights: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     given = slicedet("export", PICODET, "--weights", weights, "-o", "made", *arguments)
     assert (given.code, given.out) == (code, "")
     assert said in given.err.splitlines()[-1]
     assert code == 2 or len(given.err.splitlines()) == 1
     assert not list(here.iterdir())
+
+
+def test_a_network_of_parameters_follows_the_slice_a_fixed_folder_does_not(
+    slicedet: Callable[..., Any], here: Path, weights: Path
+) -> None:
+    cv2.imwrite("photo.png", np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8))
+    slicedet("export", PICODET, "--weights", weights, "--input-size", "64", "-o", "made")
+    for model, size in (((PICODET, "--weights", weights), 128), (("made",), 64)):
+        predict = ("predict", "photo.png", "-m", *model, "--engine", "paddle", "--slice", "128", "--overwrite")
+        assert f", network at {size} x {size}, " in slicedet(*predict).out
+        (answer,) = json.loads(slicedet(*predict, "--json").out)["images"]
+        assert answer["detector"]["input_size"] == [size, size]
