@@ -1,8 +1,10 @@
-"""Whether training works: each family of networks learns eight real tiles by heart, from random weights.
+"""Whether training works: each family of networks learns eight real tiles by heart.
 
-python benchmarks/overfit.py SHARED/data/aerial_vehicles [--model NAME]... [--steps N] [--size PIXELS]
+    python benchmarks/overfit.py SHARED/data/aerial_vehicles --pretrained picodet_s_320_coco=SHARED/models/picodet_s_320_coco.onnx
 
-Prints the average precision on the same eight tiles; AP50 is to be above 0.9, else the exit code is 1.
+Prints the average precision on the same eight tiles; AP50 is to be above 0.9, else the exit code is 1. PicoDet's first
+version weighs the boxes of objects by their scores: from random weights it first learns the easy ones, and needs many
+more steps for the rest than from pretrained ones.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def write_tiles(data: Path, folder: Path, size: int) -> None:
         (folder / "annotations" / f"instance_{role}.json").write_text(json.dumps(content))
 
 
-def overfit(model: str, data: Path, folder: Path, steps: int, size: int) -> float:
+def overfit(model: str, data: Path, folder: Path, steps: int, size: int, pretrained: str | None) -> float:
     """AP50 after training on the tiles; progress on stderr."""
     from slicedet.training.trainer import train
 
@@ -76,6 +78,7 @@ def overfit(model: str, data: Path, folder: Path, steps: int, size: int) -> floa
         "steps": steps,
         "tiles": None,
         "augmentation": {**dict.fromkeys(none, 0), "rotate90": False},
+        "pretrained": pretrained,
         "learning_rate": 2e-3,
         "warmup_steps": 10,
         "ema_decay": 0.9,
@@ -102,13 +105,15 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=MODELS)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--size", type=int, default=320, help="edge of the network's input")
+    parser.add_argument("--pretrained", action="append", default=[], metavar="MODEL=FILE", help="weights to begin with")
     arguments = parser.parse_args()
+    pretrained = dict(each.split("=", 1) for each in arguments.pretrained)
     warnings.simplefilter("ignore", UserWarning)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tiles(arguments.data, folder / "tiles", arguments.size)
         scores = [
-            overfit(model, folder / "tiles", folder / model, arguments.steps, arguments.size)
+            overfit(model, folder / "tiles", folder / model, arguments.steps, arguments.size, pretrained.get(model))
             for model in arguments.model or MODELS
         ]
     sys.exit(0 if min(scores) > 0.9 else 1)
