@@ -1,6 +1,7 @@
 """Whether training works: each family of networks learns eight real tiles by heart.
 
-    python benchmarks/overfit.py SHARED/data/aerial_vehicles --pretrained picodet_s_320_coco=SHARED/models/picodet_s_320_coco.onnx
+    python benchmarks/overfit.py SHARED/data/aerial_vehicles \\
+        --pretrained picodet_s_320_coco=SHARED/models/picodet_s_320_coco.onnx
 
 Prints the average precision on the same eight tiles; AP50 is to be above 0.9, else the exit code is 1. PicoDet's first
 version weighs the boxes of objects by their scores: from random weights it first learns the easy ones, and needs many

@@ -7,6 +7,7 @@ import click
 from .batch import batch
 from .console import Commands
 from .dataset import dataset
+from .demo import demo
 from .eval import evaluate
 from .export import export
 from .info import info
@@ -21,10 +22,12 @@ def main() -> None:
     """Find small objects in aerial images too large to see whole.
 
     \b
-    slicedet predict big.tif -m MODEL --weights FILE     from a raster to GeoJSON
-    slicedet batch photos/ -o results/ -m MODEL ...      a folder of images
+    slicedet demo                                        shows what it does, on a painted scene
+    slicedet predict big.tif                             from a raster to GeoJSON
+    slicedet batch photos/ -o results/                   a folder of images
+    slicedet train, eval, dataset                        models for your own objects
     """
 
 
-for command in (predict, batch, info, models, export, evaluate, dataset, train):
+for command in (predict, batch, info, models, export, evaluate, dataset, train, demo):
     main.add_command(command)

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ class Commands(click.Group):
         # Schedulers end jobs by SIGTERM: like Ctrl-C, it is to leave nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except Exception as error:
@@ -83,9 +85,27 @@ class Commands(click.Group):
             raise click.ClickException(hint + one_line(error)) from error
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """slicedet's own warnings as one line each, without the place in the code."""
+    from slicedet.errors import SlicedetWarning
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, SlicedetWarning):
+                click.echo(f"Warning: {one_line(message)}", err=True)
+            else:
+                others(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 VERBOSE = "slicedet.verbose"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

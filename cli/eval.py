@@ -102,9 +102,10 @@ def evaluate(
     from slicedet.datasets import coco
     from slicedet.evaluation import evaluating, reporting
     from slicedet.evaluation.running import locate
+    from slicedet.models.config import DEFAULT_THRESHOLD
 
-    if predictions is None and (choice.model is None or images is None):
-        raise click.UsageError("-m and --images are needed to run a model, or --predictions FILE")
+    if predictions is None and images is None:
+        raise click.UsageError("--images is needed to run a model, or --predictions FILE")
     folder = report.pop("folder")
     if folder is not None:
         reporting.check(folder, report["overwrite"])
@@ -119,8 +120,10 @@ def evaluate(
         record = {"predictions": str(predictions), "images_without_annotations": list(saved.other_images)}
     else:
         found, record = _run(dataset, images, comparison, choice, settings, scenes, console)
+    # A file does not say which threshold suits the model behind it.
+    threshold = choice.threshold if predictions is None else {"*": DEFAULT_THRESHOLD, **choice.thresholds}
     evaluations = {
-        name: evaluating.evaluate(dataset, results, threshold=choice.threshold, mapping=comparison["mapping"])
+        name: evaluating.evaluate(dataset, results, threshold=threshold, mapping=comparison["mapping"])
         for name, results in found.items()
     }
     record["map"] = comparison["mapping"]
@@ -151,7 +154,7 @@ def _run(
     from slicedet.evaluation.running import LOWEST_SCORE, run
 
     lowest = min(LOWEST_SCORE, *choice.threshold.values())
-    detector = replace(choice, threshold={"*": lowest}).load()
+    detector = replace(choice, thresholds={"*": lowest}).load(settings.slice)
     # Before inference, which may take hours.
     Classes.align(dataset.categories, detector.categories, comparison["mapping"])
     minimum_scores(detector.categories, choice.threshold, settings.classes)
@@ -160,8 +163,3 @@ def _run(
         with console.progress(way, "image") as progress:
             found[way] = run(dataset, images, detector, settings, way=way, open_scene=scenes.open, progress=progress)
     return found, {"detector": provenance_of(detector), "settings": asdict(settings)}
-
-
-for _parameter in evaluate.params:
-    if _parameter.name == "model":
-        _parameter.required = False  # With --predictions none is run.

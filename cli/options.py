@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
-DEFAULT_THRESHOLD = 0.25
+DEFAULT_MODEL = "aerial-vehicles"
 
 
 def grouped(
@@ -55,14 +55,21 @@ def grouped(
 
 @dataclass(frozen=True)
 class DetectorChoice:
-    """Which detector to load, and the scores and classes to keep."""
+    """Which detector to load, and the scores and classes to keep; `thresholds` are those given."""
 
     model: str
     weights: str | None
     engine: str
     device: str
     precision: str
-    threshold: dict[str, float]
+    thresholds: dict[str, float]
+
+    @property
+    def threshold(self) -> dict[str, float]:
+        """The lowest score of each class, "*" for the others: what was given, else the model's own."""
+        from slicedet.detectors.loading import default_threshold
+
+        return self.thresholds if "*" in self.thresholds else {"*": default_threshold(self.model), **self.thresholds}
 
     def load(self, slice: str | None = None) -> Detector:
         """The detector, returning every score that any class needs; for tiles of this size, where it can be."""
@@ -108,14 +115,14 @@ def _scene_choice(bands: str | None, stretch: str | None) -> SceneChoice:
 
 
 def _detector_choice(threshold: Sequence[str], **values: str) -> DetectorChoice:
-    return DetectorChoice(**values, threshold=_thresholds(threshold))
+    return DetectorChoice(**values, thresholds=_thresholds(threshold))
 
 
 def _thresholds(values: Sequence[str]) -> dict[str, float]:
-    """{"*": for all, category: for it alone} from "0.25" and "car=0.4"."""
+    """{"*": for all, category: for it alone} from "0.25" and "car=0.4", as far as they are given."""
     from slicedet.errors import InvalidSetting
 
-    numbers = {"*": DEFAULT_THRESHOLD}
+    numbers = {}
     for value in values:
         name, _, number = value.rpartition("=")
         try:
@@ -180,7 +187,8 @@ detector_options = grouped(
     click.option(
         "-m",
         "--model",
-        required=True,
+        default=DEFAULT_MODEL,
+        show_default=True,
         metavar="MODEL",
         help="Name (see slicedet models), YAML file, folder of a Paddle model, or PLUGIN:ARGUMENT.",
     ),
@@ -198,7 +206,7 @@ detector_options = grouped(
         "--threshold",
         multiple=True,
         metavar="[CLASS=]SCORE",
-        help=f"Lowest score kept, of all classes or of one; may be repeated.  [default: {DEFAULT_THRESHOLD}]",
+        help="Lowest score kept, of all classes or of one; may be repeated.  [default: the model's, mostly 0.25]",
     ),
 )
 

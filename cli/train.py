@@ -32,6 +32,7 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
         raise click.UsageError("--resume goes on with a training, --overwrite begins anew: choose one")
     import warnings
 
+    from slicedet.errors import SlicedetWarning
     from slicedet.training import config as configuration
     from slicedet.training import report
 
@@ -39,6 +40,7 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
     with warnings.catch_warnings():
         # Of compilers nobody needs here, and of batch norms that behave as they are meant to.
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("default", SlicedetWarning)
         from slicedet.training.trainer import train as run
 
         def listen(record: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,14 @@ from slicedet import __version__
 from slicedet import boxes as box
 from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of, provenance_of
-from slicedet.errors import EmptyImage, InvalidDetections, InvalidSetting, UnreadableImage, UnreadableWindow
+from slicedet.errors import (
+    EmptyImage,
+    InvalidDetections,
+    InvalidSetting,
+    SceneWarning,
+    UnreadableImage,
+    UnreadableWindow,
+)
 from slicedet.merging import MergeRule
 from slicedet.prediction import Prediction
 from slicedet.raster.orientation import Window
@@ -31,6 +39,9 @@ BATCH = 8
 
 SAME_GSD = 0.05
 """Relative difference up to which ground sampling distances count as equal: resampling would only cost sharpness."""
+
+ENLARGED = 4.0
+"""How much "auto" enlarges pixels at most: objects that coarser ones cannot show do not appear by enlarging."""
 
 MOSTLY = 0.5
 """Share of a box that must lie on data."""
@@ -87,8 +98,9 @@ def predict(
     threshold: lowest score kept, one number or by class, {"*": 0.25, "car": 0.4}; None keeps all that the detector
     returns.
     classes: names of the categories kept; None keeps all.
-    gsd: ground sampling distance at which the detector sees the scene: "auto", the one it was trained at if known;
-        "native", that of the scene; or metres per pixel. Boxes come back in native pixels all the same.
+    gsd: ground sampling distance at which the detector sees the scene: "auto", the one it was trained at if known,
+        unless pixels would have to be enlarged more than four times; "native", that of the scene; or metres per pixel.
+        Boxes come back in native pixels all the same.
     roi: vector file with polygons: tiles outside are not run, boxes whose centre is outside are dropped.
     full_image: also look at the whole scene at once, reduced to the size of a tile, for objects larger than tiles.
     skip_unreadable: leave out tiles that cannot be decoded, and count them, rather than fail.
@@ -290,6 +302,14 @@ def _scale(scene: Scene, trained: float | None, asked: float | str) -> tuple[flo
             return 1.0, 1.0
         raise InvalidSetting(f"{scene.source}: its pixel size in metres is not known, so gsd {asked} cannot be met")
     ratios = scene.pixel_size_m[0] / float(target), scene.pixel_size_m[1] / float(target)
+    if asked == "auto" and max(ratios) > ENLARGED:
+        warnings.warn(
+            f"{scene.source}: pixels of {max(scene.pixel_size_m):.3g} m are too coarse for a detector trained at "
+            f"{float(target):g} m; they are searched as they are (--gsd METRES has them enlarged)",
+            SceneWarning,
+            stacklevel=2,
+        )
+        return 1.0, 1.0
     if asked == "auto" and max(abs(ratio - 1) for ratio in ratios) <= SAME_GSD:
         return 1.0, 1.0
     return ratios

@@ -23,6 +23,7 @@ from slicedet.errors import (
     EmptyImage,
     InvalidDetections,
     InvalidSetting,
+    SceneWarning,
     UnknownCategory,
     UnreadableImage,
     UnreadableWindow,
@@ -164,6 +165,13 @@ def test_auto_gsd_is_the_one_the_detector_was_trained_at(raster, trained, asked,
     path = raster("plain.tif", bands(painted()), **PLACE)
     prediction = slicedet.predict(path, Rectangles(gsd=trained), gsd=asked)
     assert prediction.run["frame"]["width"] == pytest.approx(width, rel=2e-3)
+
+
+def test_auto_gsd_does_not_blow_up_scenes_that_are_too_coarse(raster):
+    path = raster("coarse.tif", bands(painted()), **PLACE)
+    with pytest.warns(SceneWarning, match=r"coarse\.tif: pixels of 0\.2 m are too coarse .* at 0\.04 m"):
+        prediction = slicedet.predict(path, Rectangles(gsd=0.04))
+    assert prediction.run["frame"]["width"] == 700
 
 
 def test_gsd_of_an_unplaced_scene_is_native_by_default_and_refused_when_asked_for(raster):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 
 from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.detectors.paddle_models import from_folder, from_pdparams
 from slicedet.detectors.protocol import Detector
 from slicedet.errors import InvalidSetting, MissingWeights
-from slicedet.models import cache, catalogue
-from slicedet.models.config import ModelConfig, at_size
+from slicedet.models import cache, catalogue, paddle_folder
+from slicedet.models.config import DEFAULT_THRESHOLD, ModelConfig, at_size
 from slicedet.tiling import parse_slice
 
 GROUP = "slicedet.detectors"
@@ -27,7 +27,7 @@ def load_detector(
     engine: str = "auto",
     device: str = "cpu",
     precision: str = "f32",
-    threshold: float = 0.25,
+    threshold: float | None = None,
     input_size: int | str | tuple[int, int] | None = None,
 ) -> Detector:
     """A detector by the name of its model, its YAML file, its folder (PaddleDetection's, PaddleX's or an export), or as
@@ -38,18 +38,18 @@ def load_detector(
     engine: "openvino", "onnxruntime" or "paddle"; "auto" takes OpenVINO, but Paddle for Paddle's formats
     on other devices than the CPU. device: "cpu", "gpu:0", ... as the engine calls it.
     precision: "f32", the reference; "bf16" or "f16" where engine and device have it. threshold: lowest score returned,
-    0..1. input_size: of the images the network is to see, 640, "640x512" or (640, 512) as width x height, so that tiles
-    of that size are not resized. Networks from .pdparams, and dynamic exports, take multiples of 32; other files and
-    sizes are run at the model's own size. The detector's provenance says which it is.
+    0..1; None for `default_threshold`. input_size: of the images the network is to see, 640, "640x512" or (640, 512) as
+    width x height, so that tiles of that size are not resized. Networks from .pdparams, and dynamic exports, take
+    multiples of 32; other files and sizes are run at the model's own size. The detector's provenance says which it is.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch, InvalidSetting or MissingDependency.
     """
+    if threshold is None:
+        threshold = default_threshold(model)
     if not 0 <= threshold <= 1:
         raise InvalidSetting(f"threshold {threshold}: expected a number between 0 and 1")
-    scheme, _, argument = model.partition(":")
-    plugins = entry_points(group=GROUP, name=scheme)
-    if plugins and not Path(model).exists():
+    if plugins := _plugins(model):
         factory = next(iter(plugins)).load()
-        return factory(argument, weights=weights, device=device, threshold=threshold)
+        return factory(model.partition(":")[2], weights=weights, device=device, threshold=threshold)
     if engine not in ("auto", *ENGINES):
         raise InvalidSetting(f"engine {engine!r}: expected auto, {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
@@ -71,6 +71,8 @@ def load_detector(
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )
+    if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
+        path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
     if path.is_dir():
         return from_folder(path, engine, device, precision, threshold, onnx_engine, size)
     if not path.is_file():
@@ -83,6 +85,25 @@ def load_detector(
     if config.input.dynamic:
         config = at_size(config, size)
     return NetworkDetector(config, onnx_engine(path, config), threshold, provenance)
+
+
+def default_threshold(model: str) -> float:
+    """The lowest score that is worth keeping, by the configuration of a model as `load_detector` takes it; 0.25 where
+    it says nothing.
+
+    Raises UnknownModel, InvalidConfig or MissingWeights.
+    """
+    if _plugins(model):
+        return DEFAULT_THRESHOLD
+    if Path(model).is_dir() and model not in catalogue.names() and not (Path(model) / catalogue.IN_FOLDER).is_file():
+        return paddle_folder.read(Path(model)).config.threshold
+    return catalogue.find(model).threshold
+
+
+def _plugins(model: str) -> EntryPoints | None:
+    """The detectors that packages have registered for "plugin:argument"."""
+    plugins = entry_points(group=GROUP, name=model.partition(":")[0])
+    return plugins if plugins and not Path(model).exists() else None
 
 
 def _pulled(config: ModelConfig, engine: str, size: tuple[int, int] | None) -> Path | None:

@@ -15,6 +15,7 @@ LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
 DOWNLOADS = {"onnx": (".onnx",), "paddle": (".tar", ".tar.gz", ".tgz", ".zip"), "pdparams": (".pdparams",)}
 """Kinds of official files, and how their names end."""
 INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos4")
+DEFAULT_THRESHOLD = 0.25
 DIVISOR = 32
 """Width and height of a network's input are multiples of it, where they are not fixed."""
 
@@ -85,6 +86,7 @@ class ModelConfig:
 
     gsd: ground sampling distance in metres per pixel it was trained at; None where it is not known.
     slice: edge in pixels of the tiles it is best shown, enlarged or reduced to its input; None for the input's own.
+    threshold: lowest score that is worth keeping, unless the user says another.
     weights: path of the weights file; None where the user must name it.
     downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
@@ -98,6 +100,7 @@ class ModelConfig:
     nms: NmsConfig | None = None
     gsd: float | None = None
     slice: int | None = None
+    threshold: float = DEFAULT_THRESHOLD
     weights: Path | None = None
     downloads: Mapping[str, Download] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -145,6 +148,7 @@ def stated(config: ModelConfig, weights: str) -> dict[str, Any]:
         "weights": weights,
         "gsd": config.gsd,
         "slice": config.slice,
+        "threshold": config.threshold,
         "input": {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.input).items()
         },
@@ -235,6 +239,7 @@ def check(config: ModelConfig) -> None:
         "network: expected keys and values": config.network is None or isinstance(config.network, Mapping),
         "slice: expected pixels": config.slice is None
         or (_numbers((config.slice,), 1, whole=True) and config.slice > 0),
+        "threshold: expected a number between 0 and 1": _numbers((config.threshold,), 1) and 0 <= config.threshold <= 1,
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():

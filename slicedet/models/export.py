@@ -397,7 +397,12 @@ def _inference_yml(network: Network, config: ModelConfig, fused: bool) -> str:
         "fpn_stride": list(head.strides),
         "slicedet": {
             key: value
-            for key, value in (("name", config.name), ("gsd", config.gsd), ("slice", config.slice))
+            for key, value in (
+                ("name", config.name),
+                ("gsd", config.gsd),
+                ("slice", config.slice),
+                ("threshold", config.threshold),
+            )
             if value is not None
         },
     }

@@ -63,6 +63,7 @@ def read(folder: Path) -> PaddleModel:
 
 
 def files(folder: Path) -> tuple[Path, Path, Path]:
+    """The program, the parameters and the YAML of a folder. Raises UnknownModel or MissingWeights."""
     for stem, yaml_name in LAYOUTS:
         programs = [path for path in (folder / f"{stem}.json", folder / f"{stem}.pdmodel") if path.is_file()]
         wanted = {"params": folder / f"{stem}.pdiparams", "yaml": folder / yaml_name}
@@ -78,6 +79,7 @@ def files(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def parsed(path: Path) -> Any:
+    """The content of a YAML file. Raises InvalidConfig."""
     import yaml
 
     if path.stat().st_size > _LARGEST_YAML:
@@ -109,6 +111,7 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
         nms=nms,
         gsd=own.get("gsd"),
         slice=own.get("slice"),
+        threshold=own.get("threshold", config_file.DEFAULT_THRESHOLD),
     )
 
 
@@ -203,6 +206,7 @@ def _classes(program: Program, output: OutputConfig) -> int:
 
 
 def mapping(value: Any, path: Path, what: str) -> Mapping[str, Any]:
+    """A value of the YAML file at `path` as keys and values. Raises InvalidConfig where it is something else."""
     if not isinstance(value, Mapping):
         raise InvalidConfig(f"{path}: {what}: expected keys and values")
     return value

@@ -119,7 +119,13 @@ def test_options_reach_the_search_and_are_recorded(slicedet, here, picture, mode
     assert (done.code, done.err) == (0, "")
     record = json.loads((here / "colorado_rgb.run.json").read_text())
     settings, frame = record["settings"], record["frame"]
-    assert settings["merge"] == {"method": "nmm", "metric": "iou", "threshold": 0.4, "class_agnostic": True}
+    assert settings["merge"] == {
+        "method": "nmm",
+        "metric": "iou",
+        "threshold": 0.4,
+        "class_agnostic": True,
+        "growth": "cut",
+    }
     assert settings["threshold"] == {"*": 0.3, "car": 0.2}
     assert settings["classes"] == ["car", "truck"]
     assert (frame["tile_width"], frame["tile_height"], frame["overlap_x"], frame["overlap_y"]) == (160, 128, 32, 32)

@@ -161,7 +161,7 @@ def test_pictures_show_what_was_missed_and_what_was_false(slicedet, small, here)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "--images are needed"),
+        ([], 2, "--images is needed"),
         (["--images", "none"], 1, "none: no such folder"),
         (["--images", "."], 1, r"2 of its 2 images are not in .: a.png, b.png"),
         (["--predictions", "none.json"], 1, "none.json: no such annotation file"),

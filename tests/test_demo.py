@@ -1,0 +1,96 @@
+"""The demonstration, and the model that comes with slicedet, which it runs."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from slicedet.cli import main
+
+import slicedet
+from slicedet.datasets import coco
+from slicedet.datasets.synthetic import SceneSettings, synthetic_tile, write_scene
+from slicedet.demo import FORMATS, MODEL
+from slicedet.evaluation import average_precision
+
+CLASSES = {"*": "vehicle", "cyclist": ""}
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    return slicedet.load_detector(MODEL)
+
+
+def test_the_demo_finds_its_vehicles(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "shown"), "--json"], catch_exceptions=False)
+    answer = json.loads(done.stdout)
+    counts = answer["counts"]
+    found = counts["hits"] + counts["false_alarms"]
+    assert counts["hits"] + counts["misses"] > 1000
+    assert counts["hits"] >= 0.95 * (counts["hits"] + counts["misses"])
+    assert counts["false_alarms"] < 0.05 * found
+    truth = coco.read(tmp_path / "shown" / "scene.truth.coco.json")
+    assert len(truth.boxes) == counts["hits"] + counts["misses"]
+    places = json.loads((tmp_path / "shown" / "scene.geojson").read_text())["features"]
+    assert len(places) == found
+    assert len(
+        {path.suffix for path in (tmp_path / "shown").iterdir()} & {".geojson", ".gpkg", ".json", ".jpg"}
+    ) == len(FORMATS)
+
+
+def test_the_demo_does_not_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").write_bytes(b"mine")
+    done = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "scene.tif" in done.output
+    assert (tmp_path / "scene.tif").read_bytes() == b"mine"
+
+
+def test_the_model_is_small_and_says_where_it_comes_from() -> None:
+    folder = Path(str(files("slicedet.configs"))) / MODEL
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "CC BY-SA 4.0" in card
+    assert "KIT AIS" in card
+    assert "Kharuzhy" in card
+
+
+def test_the_paddle_folder_is_the_same_model(detector: Any) -> None:
+    paddle = slicedet.load_detector(MODEL, engine="paddle")
+    assert (paddle.categories, paddle.gsd, paddle.input_size) == (
+        detector.categories,
+        detector.gsd,
+        detector.input_size,
+    )
+    assert paddle.threshold == detector.threshold
+    tile = synthetic_tile(104, 320, 0.15).pixels
+    (ours,), (theirs,) = detector.detect([tile]), paddle.detect([tile])
+    assert len(ours) == len(theirs) > 5
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.01)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("landscape", ["woods", "water", "country", "mixed"])
+def test_nothing_is_found_where_nothing_is(detector: Any, tmp_path: Path, landscape: str) -> None:
+    settings = SceneSettings(1000, 1000, seed=91, vehicles=0, landscape=landscape)
+    scene = write_scene(tmp_path / "empty.tif", settings)
+    assert len(slicedet.predict(scene.image, detector).detections) == 0
+
+
+def test_no_vehicle_in_a_forest(detector: Any, shared: Path) -> None:
+    assert len(slicedet.predict(shared / "geotiff" / "neon_osbs_029.tif", detector).detections) == 0
+
+
+def test_real_vehicles_of_streets_that_training_has_not_seen(shared: Path) -> None:
+    data = shared / "data" / "aerial_vehicles"
+    dataset = coco.read(data / "annotations" / "instance_val.json")
+    detector = slicedet.load_detector(MODEL, threshold=0.01)
+    found = [slicedet.predict(data / "images" / image.file_name, detector).detections for image in dataset.images]
+    report = average_precision(dataset, found, detector.categories, CLASSES)
+    assert report.ap50 >= 0.98
+    assert report.ap >= 0.70
