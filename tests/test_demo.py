@@ -15,7 +15,7 @@ from slicedet.cli import main
 import slicedet
 from slicedet.datasets import coco
 from slicedet.datasets.synthetic import SceneSettings, synthetic_tile, write_scene
-from slicedet.demo import FORMATS, MODEL
+from slicedet.demo import MODEL
 from slicedet.evaluation import average_precision
 
 CLASSES = {"*": "vehicle", "cyclist": ""}
