@@ -38,9 +38,8 @@ def test_the_demo_finds_its_vehicles(tmp_path: Path) -> None:
     assert len(truth.boxes) == counts["hits"] + counts["misses"]
     places = json.loads((tmp_path / "shown" / "scene.geojson").read_text())["features"]
     assert len(places) == found
-    assert len(
-        {path.suffix for path in (tmp_path / "shown").iterdir()} & {".geojson", ".gpkg", ".json", ".jpg"}
-    ) == len(FORMATS)
+    suffixes = {path.suffix for path in (tmp_path / "shown").iterdir()}
+    assert {".geojson", ".gpkg", ".json", ".jpg"} <= suffixes
 
 
 def test_the_demo_does_not_overwrite(tmp_path: Path) -> None:
