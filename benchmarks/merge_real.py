@@ -88,12 +88,13 @@ def main() -> None:
     """Print a table for every tile size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="picodet_s_416_coco", help="default: %(default)s")
-    parser.add_argument("--weights", type=Path, help="default: the model's ONNX file in the shared folder")
+    parser.add_argument("--weights", type=Path, help="default: the model's ONNX file in the shared folder, if any")
     parser.add_argument("--slice", type=int, action="append", help="tile size (several times; default: 416, 320)")
     parser.add_argument("--overlap", type=float, default=0.25, help="default: %(default)s")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="default: %(default)s")
     options = parser.parse_args()
-    weights = options.weights or SHARED / "models" / f"{options.model}.onnx"
+    own = SHARED / "models" / f"{options.model}.onnx"
+    weights = options.weights or (own if own.is_file() else None)
     detector = slicedet.load_detector(options.model, weights, threshold=0.01)
     truth = coco.read(DATA / "annotations" / f"instance_{options.split}.json")
     groups: dict[str, list[int]] = {"all": list(range(len(truth.images)))}
