@@ -50,9 +50,12 @@ def pull(
 ) -> Path:
     """The official file of a kind ("onnx", "paddle", "pdparams"; the first by default), downloaded unless it is here.
 
-    The path of the file, or the folder of an unpacked archive. force: download even so. Several processes may pull the
-    same. Raises MissingWeights where there is none, DownloadError, CorruptFile or UnsafeFile.
+    The path of the file, or the folder of an unpacked archive; where none is official, the weights that the model
+    brings. force: download even so. Several processes may pull the same. Raises MissingWeights where there is none,
+    DownloadError, CorruptFile or UnsafeFile.
     """
+    if config.weights is not None and not config.downloads:
+        return config.weights
     item = _Item(config, kind)
     with _writing(item.folder):
         item.folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,8 @@ def find(config: ModelConfig, kind: str | None = None) -> Path | None:
     An official file that a user has put in its place counts as downloaded.
     Raises MissingWeights where there is none, CorruptFile where it changed since it came.
     """
+    if config.weights is not None and not config.downloads:
+        return config.weights
     item = _Item(config, kind)
     with _writing(item.folder):
         if not item.is_here():

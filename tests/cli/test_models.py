@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,14 @@ def test_list_is_what_models_prints(slicedet):
     assert slicedet("models", "list", "--json") == slicedet("models", "--json")
     listed = {model["name"]: model for model in json.loads(slicedet("models", "list", "--json").out)["models"]}
     assert listed["ppyoloe_plus_sod_crn_s_80e_visdrone"]["aliases"] == ["PP-YOLOE_plus_SOD-S"]
-    assert all(model["downloads"] for model in listed.values())
+    assert [name for name, model in listed.items() if not model["downloads"]] == ["aerial-vehicles"]
+
+
+def test_a_model_that_comes_along_needs_no_download(slicedet, home):
+    there = slicedet("models", "path", "aerial-vehicles").out.strip()
+    assert Path(there).is_file()
+    assert slicedet("models", "pull", "aerial-vehicles").out == f"aerial-vehicles: {there}\n"
+    assert not home.exists()
 
 
 def test_show_tells_what_is_known(slicedet, mine, home):

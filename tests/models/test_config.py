@@ -28,8 +28,12 @@ def written(tmp_path: Path, content: object) -> str:
 def test_every_configuration_of_the_catalogue_is_complete(name: str) -> None:
     config = catalogue.find(name)
     assert config.name == name
-    assert len(config.categories) in (10, 80)
-    assert config.license == "Apache-2.0"
+    assert config.license
+    if config.downloads:
+        assert len(config.categories) in (10, 80)
+    else:
+        assert config.weights is not None
+        assert config.weights.is_file()
 
 
 def test_a_users_file_gets_the_defaults(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_names_that_are_close_are_suggested() -> None:
         catalogue.find("PP-YOLOE+SOD-largesize-L")
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", [name for name in catalogue.names() if catalogue.find(name).downloads])
 def test_official_files_are_on_official_hosts(name: str) -> None:
     downloads = catalogue.find(name).downloads
     hosts = ("https://paddledet.bj.bcebos.com/", "https://paddle-model-ecology.bj.bcebos.com/")
