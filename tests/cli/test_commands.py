@@ -240,7 +240,13 @@ def test_installed_program_runs_in_a_process_of_its_own(here, picture, model):
 def test_an_interrupted_run_leaves_nothing_behind(number, shared, model, tmp_path):
     command = [sys.executable, "-c", "from slicedet.cli import main; main()", "predict"]
     command += [shared / "geotiff" / "dateline.tif", *model, "--overlap", "0.95", "-o", tmp_path / "out.gpkg"]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    # As from a terminal: what a script starts in the background ignores Ctrl-C.
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while "libopenvino_intel_cpu_plugin" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.05)
