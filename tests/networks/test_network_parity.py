@@ -15,7 +15,7 @@ paddle = pytest.importorskip("paddle")
 from slicedet import networks  # noqa: E402
 
 # Official, but without a reference; test_network_parts.py compares their names with their siblings'.
-WITHOUT_REFERENCE = {"ppyoloe_crn_l_80e_visdrone", "ppyoloe_crn_s_p2_alpha_80e_visdrone"}
+WITHOUT_REFERENCE = {"aerial-vehicles", "ppyoloe_crn_l_80e_visdrone", "ppyoloe_crn_s_p2_alpha_80e_visdrone"}
 
 
 @pytest.fixture(scope="module", params=sorted(set(networks.names()) - WITHOUT_REFERENCE))

@@ -101,7 +101,7 @@ def test_unknown_names_say_what_there_is() -> None:
     with pytest.raises(UnknownModel, match="did you mean picodet_s_320_coco") as error:
         networks.build("picodet_s_320_coc")
     assert "\n" not in str(error.value)
-    with pytest.raises(UnknownModel, match="there are picodet_l_320_coco"):
+    with pytest.raises(UnknownModel, match="there are aerial-vehicles, picodet_l_320_coco"):
         networks.build("../categories/coco")
 
 
