@@ -147,13 +147,13 @@ def test_of_pulled_files_those_are_taken_that_the_size_and_the_engine_need(
         shutil.rmtree(place)
 
 
-@pytest.mark.parametrize("name", [SOD, "picodet_s_320_coco"])
+@pytest.mark.parametrize("name", THRESHOLDS)
 def test_paddlex_finds_the_same(
     name: str, folders: dict[str, Path], tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")  # It asks the network.
     paddlex = pytest.importorskip("paddlex", reason='needs PaddleX: pip install "paddlex[cv]==3.7.2"')
-    known_as = {SOD: "PP-YOLOE_plus_SOD-S", "picodet_s_320_coco": "PicoDet-S"}[name]
+    known_as = "PP-YOLOE_plus_SOD-S" if name == SOD else "PicoDet-S"
     model = paddlex.create_model(
         known_as,
         model_dir=str(folders[name]),
