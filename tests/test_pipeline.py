@@ -28,6 +28,7 @@ from slicedet.errors import (
     UnreadableImage,
     UnreadableWindow,
 )
+from slicedet.pipeline import Resources
 
 SIZE = (700, 500)
 PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
@@ -267,7 +268,7 @@ def test_full_image_pass_is_at_most_a_tile_large_and_is_not_run_twice(raster):
     path = raster("plain.tif", bands(painted()))
     detector = Rectangles()
     slicedet.predict(path, detector, slice="200x100", full_image=True)
-    assert detector.tiles[-1].shape == (100, 140, 3)
+    assert detector.tiles[0].shape == (100, 140, 3)
     single = Rectangles()
     slicedet.predict(path, single, slice=700, full_image=True)
     assert len(single.tiles) == 1
@@ -345,10 +346,10 @@ def test_boxes_that_leave_the_tile_are_cut_and_those_outside_dropped():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 1000])
-def test_result_does_not_depend_on_the_batch(monkeypatch, batch):
-    monkeypatch.setattr("slicedet.pipeline.BATCH", batch)
+def test_result_does_not_depend_on_the_batch(batch):
     detector = Rectangles()
-    prediction = slicedet.predict(painted(trucks=(1, 2)), detector, slice=100, overlap="60px")
+    resources = Resources(batch=batch)
+    prediction = slicedet.predict(painted(trucks=(1, 2)), detector, slice=100, overlap="60px", resources=resources)
     assert boxes(prediction) == sorted(RECTANGLES)
     assert len(detector.tiles) == len(slicedet.TileGrid.cover(*SIZE, 100, "60px"))
 

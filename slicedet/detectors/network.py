@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +17,9 @@ from slicedet.detectors.decoding import above, candidates, expected_outputs, sup
 from slicedet.errors import ModelMismatch
 from slicedet.merging.order import best_first
 from slicedet.models.config import InputConfig, ModelConfig
+
+Image = NDArray[np.uint8]
+Outputs = list[NDArray[np.float32]]
 
 
 class Signature(NamedTuple):
@@ -29,13 +36,13 @@ class Signature(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs one network. `infer` takes images uint8 RGB [height, width, 3] of the network's input size, and gives the
-    outputs of
-    each, in order, as float32 arrays. `provenance` says engine, version, device and precision."""
+    """Runs one network. `stream` draws images uint8 RGB [height, width, 3] of the network's input size, and gives the
+    outputs of each, in order, as float32 arrays that hold until the next are asked for; it draws as many images ahead
+    as it runs at once. `provenance` says engine, version, device and precision."""
 
     provenance: dict[str, Any]
 
-    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]: ...
+    def stream(self, images: Iterable[Image]) -> Iterator[Outputs]: ...
 
 
 class NetworkDetector:
@@ -60,8 +67,20 @@ class NetworkDetector:
 
     def detect(self, tiles: list[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of each tile, uint8 RGB [H, W, 3] of any size, in its own pixels, best score first."""
-        outputs = self.engine.infer([self._fitted(tile) for tile in tiles])
-        return [self._decoded(tile, arrays) for tile, arrays in zip(tiles, outputs, strict=True)]
+        return list(self.stream(tiles))
+
+    def stream(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Detections]:
+        """The same for tiles as they are drawn, in order; the network runs while tiles come and results are taken."""
+        sizes: deque[tuple[int, int]] = deque()
+
+        def fitted() -> Iterator[NDArray[np.uint8]]:
+            for tile in tiles:
+                sizes.append((tile.shape[1], tile.shape[0]))
+                yield self._fitted(tile)
+
+        with closing(self.engine.stream(fitted())) as answers:  # type: ignore[type-var]
+            for outputs in answers:
+                yield self._decoded(sizes.popleft(), outputs)
 
     def _fitted(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.config.input.size
@@ -70,9 +89,15 @@ class NetworkDetector:
         import cv2
 
         interpolation = getattr(cv2, f"INTER_{self.config.input.interpolation.upper()}")
-        return np.asarray(cv2.resize(tile, size, interpolation=interpolation), np.uint8)
+        if tile.strides[1] != 1:
+            return np.asarray(cv2.resize(tile, size, interpolation=interpolation), np.uint8)
+        # Planes that lie one after the other are resized as they are.
+        planes = np.empty((3, size[1], size[0]), np.uint8)
+        for plane, channel in zip(planes, tile.transpose(2, 0, 1), strict=True):
+            cv2.resize(channel, size, dst=plane, interpolation=interpolation)
+        return planes.transpose(1, 2, 0)
 
-    def _decoded(self, tile: NDArray[np.uint8], outputs: Sequence[NDArray[np.float32]]) -> Detections:
+    def _decoded(self, tile_size: tuple[int, int], outputs: Sequence[NDArray[np.float32]]) -> Detections:
         # Rows have been suppressed inside the graph.
         nms = self.config.nms if self.config.output.layout != "rows" else None
         found = candidates(self.config, outputs, max(self.threshold, above(nms.score_threshold) if nms else 0.0))
@@ -80,8 +105,23 @@ class NetworkDetector:
             found = suppressed(found, nms)
         else:
             found = found[best_first(found.scores, found.boxes, found.category_ids)]
-        (width, height), size = (tile.shape[1], tile.shape[0]), self.config.input.size
-        return found.replace(boxes=found.boxes * np.array([width / size[0], height / size[1]] * 2, np.float32))
+        width, height = self.config.input.size
+        scale = np.array([tile_size[0] / width, tile_size[1] / height] * 2, np.float32)
+        return found.replace(boxes=found.boxes * scale)
+
+
+def in_background(
+    run: Callable[[list[Image]], list[Outputs]], images: Iterable[Image], batch: int = 1, threads: int = 1
+) -> Iterator[Outputs]:
+    """What `run` gives for each image, in order: batches run in threads of their own while more images are drawn."""
+    remaining, running = iter(images), deque[Future[list[Outputs]]]()
+    with ThreadPoolExecutor(threads, "slicedet-network") as pool:
+        while part := list(islice(remaining, batch)):
+            running.append(pool.submit(run, part))
+            if len(running) > threads:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
 
 
 def normalised(image: NDArray[np.uint8], config: InputConfig) -> NDArray[np.float32]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.network import Signature, check_signature, normalised
+from slicedet.detectors.network import Image, Outputs, Signature, check_signature, in_background, normalised
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.config import ModelConfig
 
@@ -18,7 +20,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 class OnnxRuntimeEngine:
     """An ONNX file in an ONNX Runtime session on "cpu" or "gpu", in f32."""
 
-    def __init__(self, path: Path, config: ModelConfig, device: str, precision: str) -> None:
+    def __init__(
+        self, path: Path, config: ModelConfig, device: str, precision: str, streams: int | None = None
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -30,6 +34,9 @@ class OnnxRuntimeEngine:
             raise InvalidSetting(f"device {device!r}: this installation of ONNX Runtime has no such device")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        self._streams = streams or 1
+        if streams is not None:
+            options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // streams)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # Its own exceptions have no common base besides this one.
@@ -46,13 +53,17 @@ class OnnxRuntimeEngine:
             "engine_version": onnxruntime.__version__,
             "device": device,
             "precision": precision,
+            "streams": self._streams,
         }
 
-    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size."""
+    def stream(self, images: Iterable[Image]) -> Iterator[Outputs]:
+        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size, in order."""
+        return in_background(self._run, images, threads=self._streams)
+
+    def _run(self, images: list[Image]) -> list[Outputs]:
         return [self._session.run(None, self._feed(image)) for image in images]
 
-    def _feed(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def _feed(self, image: Image) -> dict[str, NDArray[np.float32]]:
         inputs = [normalised(image, self._config)[None], np.ones((1, 2), np.float32)]
         return dict(zip(self._names, inputs, strict=False))
 

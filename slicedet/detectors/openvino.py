@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from slicedet.detectors.network import Signature, check_signature
+from slicedet.detectors.network import Image, Outputs, Signature, check_signature
 from slicedet.errors import InvalidSetting, ModelMismatch
 from slicedet.models.config import ModelConfig
 
@@ -17,7 +17,9 @@ class OpenVinoEngine:
     """An ONNX or IR file compiled for an OpenVINO device ("cpu", "gpu", "npu") at a precision ("f32", "bf16",
     "f16")."""
 
-    def __init__(self, path: Path, config: ModelConfig, device: str, precision: str) -> None:
+    def __init__(
+        self, path: Path, config: ModelConfig, device: str, precision: str, streams: int | None = None
+    ) -> None:
         import openvino
 
         if path.suffix.lower() not in (".onnx", ".xml"):
@@ -38,51 +40,67 @@ class OpenVinoEngine:
         width, height = config.input.size
         names = [name for name, _ in signature.inputs]
         model.reshape(dict(zip(names, ([1, 3, height, width], [1, 2]), strict=False)))
-        compiled = core.compile_model(
-            _normalised(model, names[0], config),
-            device.upper(),
-            {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"},
-        )
+        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
+        if streams is not None:
+            hints["NUM_STREAMS"] = str(streams)
+        compiled = core.compile_model(_normalised(model, names[0], config), device.upper(), hints)
         self._outputs = len(model.outputs)
-        self._queue = openvino.AsyncInferQueue(compiled)
+        at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # While some run, as many wait, so that none of the streams does.
+        self._requests = [compiled.create_infer_request() for _ in range(2 * at_once)]
+        for request in self._requests:
+            for name in names[1:]:
+                request.get_tensor(name).data[:] = 1
         self._image = names[0]
-        self._fixed = {name: np.ones((1, 2), np.float32) for name in names[1:]}
         self.provenance: dict[str, Any] = {
             "engine": "openvino",
             "engine_version": openvino.__version__,
             "device": device,
             "precision": precision,
+            "streams": at_once,
         }
 
-    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size."""
-        results: list[list[NDArray[np.float32]]] = [[] for _ in images]
-
-        def collect(request: Any, index: int) -> None:
-            results[index] = [request.get_output_tensor(output).data.copy() for output in range(self._outputs)]
-
-        self._queue.set_callback(collect)
+    def stream(self, images: Iterable[Image]) -> Iterator[Outputs]:
+        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size, in order; several run while
+        more are drawn. The arrays are overwritten once the next are asked for."""
+        idle, running = deque(self._requests), deque[Any]()
         try:
-            for index, image in enumerate(images):
-                self._queue.start_async({self._image: image[None], **self._fixed}, index)
+            for image in images:
+                if not idle:
+                    yield self._answer(running[0])
+                    idle.append(running.popleft())
+                request = idle.popleft()
+                request.get_tensor(self._image).data[0] = image.transpose(2, 0, 1)
+                request.start_async()
+                running.append(request)
+            while running:
+                yield self._answer(running[0])
+                running.popleft()
         finally:
             # After Ctrl-C too: a request that ends after the interpreter does takes the process down with it.
-            self._queue.wait_all()
-        return results
+            for request in running:
+                request.cancel()
+                with suppress(RuntimeError):  # That it was cancelled.
+                    request.wait()
+
+    def _answer(self, request: Any) -> Outputs:
+        request.wait()
+        return [request.get_output_tensor(output).data for output in range(self._outputs)]
 
 
 def _normalised(model: Any, image_name: str, config: ModelConfig) -> Any:
-    """The graph with an input of uint8 RGB pixels [1, height, width, 3] and normalisation before its own first node."""
+    """The graph with an input of uint8 RGB planes [1, 3, height, width] and normalisation before its own first node."""
     from openvino import Layout, Type
-    from openvino.preprocess import ColorFormat, PrePostProcessor
+    from openvino.preprocess import PrePostProcessor
 
     steps = PrePostProcessor(model)
     image = steps.input(image_name)
-    image.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC")).set_color_format(ColorFormat.RGB)
+    # Planes, as rasters are read: no pixel has to be moved beside its other channels.
+    image.tensor().set_element_type(Type.u8).set_layout(Layout("NCHW"))
     image.model().set_layout(Layout("NCHW"))
     process = image.preprocess()
     if config.input.channels == "bgr":
-        process.convert_color(ColorFormat.BGR)
+        process.reverse_channels()
     process.convert_element_type(Type.f32)
     process.scale(config.input.divide)
     process.mean(list(config.input.mean))

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.network import Signature, check_outputs, check_signature, normalised
+from slicedet.detectors.network import (
+    Image,
+    Outputs,
+    Signature,
+    check_outputs,
+    check_signature,
+    in_background,
+    normalised,
+)
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.paddle_folder import PaddleModel
 
 _INPUTS = ("image", "scale_factor", "im_shape")
+
+_BATCH = 8
+"""Most images in one batch."""
 
 _PIXELS = 1 << 21
 """Most pixels in one batch, a single image aside: PP-YOLOE+_SOD-largesize-L at 1920 takes 3 GB for each."""
@@ -47,17 +58,16 @@ class PaddleEngine:
             "precision": precision,
         }
 
-    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size.
+    def stream(self, images: Iterable[Image]) -> Iterator[Outputs]:
+        """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size, in order.
 
         Raises ModelMismatch where they are not what the configuration states.
         """
         width, height = self._config.input.size
-        count = max(1, _PIXELS // (width * height)) if self._batches else 1
-        parts = (images[start : start + count] for start in range(0, len(images), count))
-        return [outputs for part in parts for outputs in self._run(part)]
+        batch = min(_BATCH, max(1, _PIXELS // (width * height))) if self._batches else 1
+        return in_background(self._run, images, batch)
 
-    def _run(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+    def _run(self, images: list[Image]) -> list[Outputs]:
         width, height = self._config.input.size
         values = {
             "image": np.stack([normalised(image, self._config.input) for image in images]),
@@ -69,7 +79,7 @@ class PaddleEngine:
             _outputs(self._predictor, {name: values[name] for name in self._ports}, self._path), len(images)
         )
 
-    def _split(self, outputs: list[NDArray[Any]], count: int) -> list[list[NDArray[np.float32]]]:
+    def _split(self, outputs: list[NDArray[Any]], count: int) -> list[Outputs]:
         """The outputs of each image of a batch."""
         if self._config.output.layout != "rows":
             images = [[output[index : index + 1] for output in outputs] for index in range(count)]

@@ -77,7 +77,7 @@ def run(
                     f"{path}: is {scene.width} x {scene.height} pixels, its annotations say {record.width} x "
                     f"{record.height}; see `slicedet dataset check`"
                 )
-            shown = settings if way == "sliced" else _whole(settings, scene)
+            shown = replace(settings if way == "sliced" else _whole(settings, scene), keep_views=True)
             try:
                 views.append(search(scene, detector, shown).views)
             except EmptyImage:

@@ -11,7 +11,7 @@ from slicedet.boxes import area, intersection_area, overlap
 from slicedet.merging.claims import Claims
 from slicedet.merging.edges import cut_sides, margins, numbered
 from slicedet.merging.order import best_first
-from slicedet.merging.pairs import BUDGET, BUDGET_PER_BOX, Floats, Integers, Pairs, Sweep, expand
+from slicedet.merging.pairs import BUDGET, BUDGET_PER_BOX, Floats, Integers, Pairs, Sweep, connected, expand
 
 Flags = NDArray[np.bool_]
 
@@ -158,7 +158,7 @@ def _strongest(found: _Agreements) -> _Agreements:
 
 def _grouped(views: Views, i: Integers, j: Integers) -> Integers:
     """The best view of each view's group, when groups grow pair by pair but never hold two views of one tile."""
-    head = _connected(len(views.boxes), i, j)
+    head = connected(len(views.boxes), i, j)
     # Where all that is connected comes from different tiles, the order of the pairs does not matter.
     tiles = int(views.tile_ids.max(initial=0)) + 1
     held = np.sort(head * tiles + views.tile_ids)
@@ -172,19 +172,6 @@ def _grouped(views: Views, i: Integers, j: Integers) -> Integers:
     first = np.empty_like(head)
     first[head[is_best]] = is_best
     return first[head]
-
-
-def _connected(count: int, i: Integers, j: Integers) -> Integers:
-    """The lowest member of the connected component of each of `count` nodes."""
-    lowest = np.arange(count)
-    while len(i):
-        a, b = lowest[i], lowest[j]
-        apart = a != b
-        i, j, a, b = i[apart], j[apart], a[apart], b[apart]
-        np.minimum.at(lowest, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(lowest, jumped := lowest[lowest]):
-            lowest = jumped
-    return lowest
 
 
 def _grow(group: Integers, tile_ids: Integers, i: Integers, j: Integers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,11 @@ ALL_PAIRS = 64
 
 STEPS = 32
 """Claims of one keeper that are settled side by side with those of others; more are rare, and wait for the walk."""
+
+
+@lru_cache(ALL_PAIRS + 1)
+def _all_pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.triu_indices(count, 1)
 
 
 class Pieces(NamedTuple):
@@ -56,7 +62,7 @@ class Claims:
         """
         if len(boxes) <= ALL_PAIRS:
             order = np.argsort(rank)
-            first, second = np.triu_indices(len(boxes), 1)
+            first, second = _all_pairs(len(boxes))
             i, j = order[first], order[second]
             met = (groups[i] == groups[j]) & (overlap(boxes[i], boxes[j], self.metric) >= self.threshold)
             walk = _Walk(self, boxes.copy(), rank, pieces)

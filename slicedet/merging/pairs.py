@@ -124,6 +124,19 @@ def expand(start: Integers, count: Integers) -> Pairs:
     return index, np.arange(len(index)) + np.repeat(start - np.cumsum(count) + count, count)
 
 
+def connected(count: int, i: Integers, j: Integers) -> Integers:
+    """The lowest member of the connected component of each of `count` nodes."""
+    lowest = np.arange(count)
+    while len(i):
+        a, b = lowest[i], lowest[j]
+        apart = a != b
+        i, j, a, b = i[apart], j[apart], a[apart], b[apart]
+        np.minimum.at(lowest, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(lowest, jumped := lowest[lowest]):
+            lowest = jumped
+    return lowest
+
+
 def shared_by_matches(boxes: Floats, metric: str, threshold: float) -> Floats:
     """The width and height that each box has at least in common with any that matches it: [N, 2], or [2] for all."""
     sizes = boxes[:, 2:] - boxes[:, :2]

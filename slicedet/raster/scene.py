@@ -168,6 +168,14 @@ class Scene:
         size: width and height of the result; by default those of the window, which then must be whole numbers.
         Raises UnreadableWindow where a block cannot be decoded.
         """
+        pixels, valid = self.read_view(window, size)
+        return np.ascontiguousarray(pixels), None if valid is None else np.ascontiguousarray(valid)
+
+    def read_view(
+        self, window: Window, size: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """As `read_masked`, but the arrays lie in memory as the file's bands came: one after the other, turned or
+        flipped; for readers who only look at parts of them."""
         stretch = self.stretch
         out = (round(window[2]), round(window[3])) if size is None else size
         shrink = max(window[2] / out[0], window[3] / out[1])
@@ -181,8 +189,8 @@ class Scene:
         )
         rgb = pixels if stretch is None else stretch.apply(pixels)
         rgb = np.broadcast_to(rgb, (3, *rgb.shape[1:])) if len(rgb) == 1 else rgb
-        shown = np.ascontiguousarray(np.moveaxis(self._orientation.apply(rgb), 0, -1)).astype(np.uint8, copy=False)
-        return shown, None if valid is None else np.ascontiguousarray(self._orientation.apply(valid)).astype(bool)
+        shown = np.moveaxis(self._orientation.apply(rgb), 0, -1).astype(np.uint8, copy=False)
+        return shown, None if valid is None else self._orientation.apply(valid).astype(bool, copy=False)
 
     def _read_stored(
         self, window: Window, size: tuple[int, ...], resampling: Resampling

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import paddle
-from numpy.typing import NDArray
 
 from slicedet import pipeline
 from slicedet.datasets.coco import CHECK
 from slicedet.detections import Detections
-from slicedet.detectors.network import NetworkDetector, normalised
+from slicedet.detectors.network import Image, NetworkDetector, Outputs, normalised
 from slicedet.errors import InvalidDataset
 from slicedet.evaluation import Figures, average_precision
 from slicedet.merging import MergeRule
@@ -34,16 +35,15 @@ class NetworkEngine:
         self._config = config
         self.provenance: dict[str, Any] = {"engine": "training"}
 
-    def infer(self, images: list[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+    def stream(self, images: Iterable[Image]) -> Iterator[Outputs]:
         """Boxes [1, N, 4] and scores [1, C, N] of each image, uint8 RGB of the network's input size."""
         self._network.eval()
-        outputs: list[list[NDArray[np.float32]]] = []
-        for start in range(0, len(images), _BATCH):
-            batch = np.stack([normalised(image, self._config.input) for image in images[start : start + _BATCH]])
+        remaining = iter(images)
+        while part := list(islice(remaining, _BATCH)):
+            batch = np.stack([normalised(image, self._config.input) for image in part])
             with paddle.no_grad():
                 boxes, scores = (value.numpy() for value in self._network(paddle.to_tensor(batch)))
-            outputs += [[boxes[index : index + 1], scores[index : index + 1]] for index in range(len(batch))]
-        return outputs
+            yield from ([boxes[index : index + 1], scores[index : index + 1]] for index in range(len(batch)))
 
 
 class Validation:

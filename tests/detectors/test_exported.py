@@ -121,7 +121,7 @@ def test_parameters_are_run_at_the_size_asked_for_fixed_folders_at_their_own(
     detector = load_detector(SOD, weights, "paddle", input_size=256)
     assert (detector.input_size, detector.provenance["input_size"]) == (256, [256, 256])
     tile = np.random.default_rng(2).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    (outputs,) = detector.engine.infer([tile])
+    (outputs,) = detector.engine.stream([tile])
     with paddle.no_grad():
         expected = lively(SOD)(paddle.to_tensor(tile.transpose(2, 0, 1)[None].astype("float32") / 255))
     for given, value in zip(outputs, expected, strict=True):
