@@ -3,8 +3,8 @@
     python benchmarks/engines.py [--tiles 4] [--rounds 3] [--input-size 640] [MODEL ...]
 
 Each model gets weights made by a rule, the same on every machine, and is exported as a folder of Paddle's. Every engine
-runs it as `slicedet predict -m FOLDER` does: one tile at a time, and all at once. Boxes are paired by class and place;
-what is shown is the largest difference of any pair to Paddle's, and how many have none.
+runs it as `slicedet predict -m FOLDER` does: one tile at a time, and all at once. Boxes of one class and IoU 0.9 are
+paired; what is shown is the largest difference of any pair to Paddle's, and the share that is paired.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from slicedet import Detections, load_detector
+from slicedet import load_detector
+from slicedet.bench import Agreement
 from slicedet.models import catalogue
 from slicedet.models.export import ExportSettings, export_network
 
@@ -67,24 +68,6 @@ def tiles_of(size: int, count: int) -> list[np.ndarray]:
     return [np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)) for image in coarse]
 
 
-def apart(found: Detections, expected: Detections) -> tuple[float, float, int]:
-    """Largest differences in pixels and score of what is paired, and how many of both sets are not."""
-    left = list(range(len(found)))
-    pixels = score = 0.0
-    alone = 0
-    for index in range(len(expected)):
-        same = [i for i in left if found.category_ids[i] == expected.category_ids[index]]
-        distances = [float(np.abs(found.boxes[i] - expected.boxes[index]).max()) for i in same]
-        if not distances or min(distances) > 5:
-            alone += 1
-            continue
-        nearest = same[int(np.argmin(distances))]
-        left.remove(nearest)
-        pixels = max(pixels, min(distances))
-        score = max(score, float(abs(found.scores[nearest] - expected.scores[index])))
-    return pixels, score, alone + len(left)
-
-
 def seconds_per_tile(detector: Any, tiles: list[np.ndarray], rounds: int) -> float:
     """Median over rounds, after one to warm up."""
     times = []
@@ -110,12 +93,11 @@ def measure(name: str, input_size: int | None, count: int, rounds: int, folder: 
         results[engine] = together, alone, seconds_per_tile(detector, tiles, rounds), loaded
     reference, slowest = results["paddle"][1], results["paddle"][2]
     for engine, (together, alone, seconds, loaded) in results.items():
-        pairs = [(a, b) for found in (together, alone) for a, b in zip(found, reference, strict=True)]
-        pixels, score, missing = zip(*(apart(a, b) for a, b in pairs), strict=True)
-        boxes = sum(map(len, reference))
+        agreement = Agreement.of([*together, *alone], [*reference, *reference])
         print(
-            f"| `{name}` {size} | {engine} | {seconds / slowest:.2f} | {max(pixels):.1e} | {max(score):.1e} | "
-            f"{sum(missing)} of {2 * boxes} | {1000 * seconds:.0f} ms | {loaded:.1f} s |",
+            f"| `{name}` {size} | {engine} | {seconds / slowest:.2f} | {agreement.largest_distance:.1e} | "
+            f"{agreement.largest_score:.1e} | {agreement.matched:.2%} of {agreement.detections // 2} | "
+            f"{1000 * seconds:.0f} ms | {loaded:.1f} s |",
             flush=True,
         )
 
@@ -127,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--input-size", type=int, help="instead of each model's own")
     arguments = parser.parse_args()
-    print("| model | engine | time / Paddle's | px | score | unpaired | time per tile | first start |")
+    print("| model | engine | time / Paddle's | px | score | paired | time per tile | first start |")
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as folder:

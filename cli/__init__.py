@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .batch import batch
+from .bench import bench
 from .console import Commands
 from .dataset import dataset
 from .demo import demo
@@ -25,9 +26,10 @@ def main() -> None:
     slicedet demo                                        shows what it does, on a painted scene
     slicedet predict big.tif                             from a raster to GeoJSON
     slicedet batch photos/ -o results/                   a folder of images
+    slicedet bench                                       which engine and precision are fastest here
     slicedet train, eval, dataset                        models for your own objects
     """
 
 
-for command in (predict, batch, info, models, export, evaluate, dataset, train, demo):
+for command in (predict, batch, bench, info, models, export, evaluate, dataset, train, demo):
     main.add_command(command)

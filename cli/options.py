@@ -14,7 +14,7 @@ from .console import VERBOSE, Console
 
 if TYPE_CHECKING:
     from slicedet.detectors import Detector
-    from slicedet.pipeline import Settings
+    from slicedet.pipeline import Resources, Settings
     from slicedet.raster.scene import Scene
 
 Command = Callable[..., Any]
@@ -62,6 +62,7 @@ class DetectorChoice:
     engine: str
     device: str
     precision: str
+    streams: int | None
     thresholds: dict[str, float]
 
     @property
@@ -76,7 +77,9 @@ class DetectorChoice:
         from slicedet.detectors import load_detector
 
         lowest = min(self.threshold.values())
-        return load_detector(self.model, self.weights, self.engine, self.device, self.precision, lowest, slice)
+        return load_detector(
+            self.model, self.weights, self.engine, self.device, self.precision, lowest, slice, self.streams
+        )
 
     def applied_to(self, settings: Settings) -> Settings:
         """The settings with these thresholds."""
@@ -114,7 +117,7 @@ def _scene_choice(bands: str | None, stretch: str | None) -> SceneChoice:
     return SceneChoice(None if bands is None else tuple(int(part) for part in bands.split(",")), stretch)
 
 
-def _detector_choice(threshold: Sequence[str], **values: str) -> DetectorChoice:
+def _detector_choice(threshold: Sequence[str], **values: Any) -> DetectorChoice:
     return DetectorChoice(**values, thresholds=_thresholds(threshold))
 
 
@@ -160,6 +163,12 @@ def _settings(
     )
 
 
+def _resources(**values: int | None) -> Resources:
+    from slicedet.pipeline import Resources
+
+    return Resources(**{name: value for name, value in values.items() if value is not None})
+
+
 console_options = grouped(
     "console",
     _console,
@@ -201,7 +210,19 @@ detector_options = grouped(
         "--engine", default="auto", show_default=True, metavar="NAME", help="openvino, onnxruntime, paddle or auto."
     ),
     click.option("--device", default="cpu", show_default=True, help="Device as the engine names it."),
-    click.option("--precision", default="f32", show_default=True, help="f32, bf16 or f16."),
+    click.option(
+        "--precision",
+        default="f32",
+        show_default=True,
+        metavar="NAME",
+        help="f32, bf16, f16, or auto: what slicedet bench chose (with --engine auto the engine, too).",
+    ),
+    click.option(
+        "--streams",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Requests that OpenVINO or ONNX Runtime run at once.  [default: the engine's choice]",
+    ),
     click.option(
         "--threshold",
         multiple=True,
@@ -250,4 +271,22 @@ search_options = grouped(
     ),
     click.option("--class-agnostic", is_flag=True, help="Merge boxes of different classes too."),
     click.option("--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be decoded, rather than fail."),
+    click.option("--skip-flat", is_flag=True, help="Leave out tiles of one flat colour, such as open water or snow."),
+)
+
+resource_options = grouped(
+    "resources",
+    _resources,
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Images read at the same time.  [default: cores, up to 4]",
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Tiles handed together to detectors without a stream of their own.  [default: 8]",
+    ),
 )

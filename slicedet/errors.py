@@ -94,7 +94,8 @@ class SlicedetWarning(UserWarning):
 
 
 class ModelWarning(SlicedetWarning):
-    """What a model says of itself contradicts its graph, or an engine other than the one asked for runs it."""
+    """What a model says of itself contradicts its graph, another engine than asked for runs it, or nothing is chosen for
+    precision "auto"."""
 
 
 class DatasetWarning(SlicedetWarning):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import warnings
+from dataclasses import replace
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
+from typing import Any
 
+from slicedet.detectors.choice import ENGINES, PRECISIONS, EngineChoice, circumstances, precisions, recall
 from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.detectors.paddle_models import from_folder, from_pdparams
 from slicedet.detectors.protocol import Detector
-from slicedet.errors import InvalidSetting, MissingWeights
+from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning
 from slicedet.models import cache, catalogue, paddle_folder
 from slicedet.models.config import DEFAULT_THRESHOLD, ModelConfig, at_size
 from slicedet.tiling import parse_slice
@@ -16,9 +21,6 @@ from slicedet.tiling import parse_slice
 GROUP = "slicedet.detectors"
 """Entry point group in which packages register detectors: a function (argument, *, weights, device, threshold) ->
 Detector."""
-
-ENGINES = ("openvino", "onnxruntime", "paddle")
-PRECISIONS = ("f32", "bf16", "f16")
 
 
 def load_detector(
@@ -29,54 +31,67 @@ def load_detector(
     precision: str = "f32",
     threshold: float | None = None,
     input_size: int | str | tuple[int, int] | None = None,
+    streams: int | None = None,
 ) -> Detector:
     """A detector by the name of its model, its YAML file, its folder (PaddleDetection's, PaddleX's or an export), or as
     "plugin:argument".
 
     weights: ONNX, IR, .pdparams or a folder of Paddle's, where another than the configuration's or the official one,
     once pulled, is wanted.
-    engine: "openvino", "onnxruntime" or "paddle"; "auto" takes OpenVINO, but Paddle for Paddle's formats
-    on other devices than the CPU. device: "cpu", "gpu:0", ... as the engine calls it.
-    precision: "f32", the reference; "bf16" or "f16" where engine and device have it. threshold: lowest score returned,
-    0..1; None for `default_threshold`. input_size: of the images the network is to see, 640, "640x512" or (640, 512) as
-    width x height, so that tiles of that size are not resized. Networks from .pdparams, and dynamic exports, take
-    multiples of 32; other files and sizes are run at the model's own size. The detector's provenance says which it is.
+    engine: "openvino", "onnxruntime" or "paddle"; "auto" takes OpenVINO, but Paddle for Paddle's formats on other
+    devices than the CPU. device: "cpu", "gpu:0", ... as the engine calls it.
+    precision: "f32", the reference; "bf16" or "f16" where engine and device have it; "auto" for what `slicedet bench`
+    chose on this machine, for the engine named or, if that is "auto" too, of all engines; f32, with a warning, where it
+    has chosen nothing.
+    threshold: lowest score returned, 0..1; None for `default_threshold`.
+    input_size: of the images the network is to see, 640, "640x512" or (640, 512) as width x height, so that tiles of
+    that size are not resized. Networks from .pdparams, and dynamic exports, take multiples of 32; other files and sizes
+    are run at the model's own size.
+    streams: requests at the same time, not for Paddle; None for as many as the engine likes, or as were chosen along
+    with the precision.
+    The detector's provenance says what it is run with.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch, InvalidSetting or MissingDependency.
     """
     if threshold is None:
         threshold = default_threshold(model)
     if not 0 <= threshold <= 1:
         raise InvalidSetting(f"threshold {threshold}: expected a number between 0 and 1")
-    if plugins := _plugins(model):
-        factory = next(iter(plugins)).load()
+    if registered := plugins(model):
+        factory = next(iter(registered)).load()
         return factory(model.partition(":")[2], weights=weights, device=device, threshold=threshold)
     if engine not in ("auto", *ENGINES):
         raise InvalidSetting(f"engine {engine!r}: expected auto, {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise InvalidSetting(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise InvalidSetting(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
+    if streams is not None and streams < 1:
+        raise InvalidSetting(f"streams {streams}: expected at least 1")
+    size = None if input_size is None else parse_slice(input_size)
+    choice = EngineChoice(engine, precision, streams)
+    if precision == "auto":
+        choice = _chosen(choice, model, weights, device, size)
+    detector = _network(model, weights, choice, device, threshold, size)
+    if choice.streams is not None and detector.provenance["engine"] == "paddle":
+        raise InvalidSetting(f"streams {choice.streams}: the paddle engine runs one request at a time")
+    return detector
+
+
+def _network(
+    model: str,
+    weights: str | Path | None,
+    choice: EngineChoice,
+    device: str,
+    threshold: float,
+    size: tuple[int, int] | None,
+) -> NetworkDetector:
+    """The detector of a network; see `load_detector`."""
 
     def onnx_engine(path: Path, config: ModelConfig) -> Engine:
-        return _engine(engine, path, config, device, precision)
+        return _engine(choice, path, config, device)
 
-    size = None if input_size is None else parse_slice(input_size)
-    if Path(model).is_dir() and model not in catalogue.names():
-        if weights is not None:
-            raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
-        if not (Path(model) / catalogue.IN_FOLDER).is_file():
-            return from_folder(Path(model), engine, device, precision, threshold, onnx_engine, size)
-    config = catalogue.find(model)
-    path = Path(weights) if weights is not None else config.weights or _pulled(config, engine, size)
-    if path is None:
-        official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
-        raise MissingWeights(
-            f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
-        )
-    if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
-        path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
-    if path.is_dir():
+    engine, precision = choice.engine, choice.precision
+    config, path = _located(model, weights, engine, size)
+    if config is None:
         return from_folder(path, engine, device, precision, threshold, onnx_engine, size)
-    if not path.is_file():
-        raise MissingWeights(f"{path}: no such weights file")
     if path.suffix == ".pdparams":
         return from_pdparams(config, path, engine, device, precision, threshold, onnx_engine, size)
     if engine == "paddle":
@@ -87,23 +102,80 @@ def load_detector(
     return NetworkDetector(config, onnx_engine(path, config), threshold, provenance)
 
 
+def _located(
+    model: str, weights: str | Path | None, engine: str, size: tuple[int, int] | None
+) -> tuple[ModelConfig | None, Path]:
+    """The configuration of a model and its weights for an engine; None and the folder, where that is both."""
+    if Path(model).is_dir() and model not in catalogue.names():
+        if weights is not None:
+            raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
+        if not (Path(model) / catalogue.IN_FOLDER).is_file():
+            return None, Path(model)
+    config = catalogue.find(model)
+    path = Path(weights) if weights is not None else config.weights or _pulled(config, engine, size)
+    if path is None:
+        official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
+        raise MissingWeights(
+            f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
+        )
+    if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
+        path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
+    if path.is_dir():
+        return None, path
+    if not path.is_file():
+        raise MissingWeights(f"{path}: no such weights file")
+    return config, path
+
+
+def circumstances_of(
+    model: str, weights: str | Path | None, device: str, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """What a choice for a model depends on, as for `choice.recall`, by the weights that `load_detector` takes for it.
+
+    Raises what `load_detector` does of a model that is not there.
+    """
+    config, path = _located(model, weights, "auto", size)
+    if config is None:
+        folder = paddle_folder.read(path)
+        config, path = folder.config, folder.params_path
+    return circumstances(config.name, cache.digest(path), device)
+
+
+def _chosen(
+    asked: EngineChoice, model: str, weights: str | Path | None, device: str, size: tuple[int, int] | None
+) -> EngineChoice:
+    """What precision "auto" stands for: what was chosen on this machine, else f32."""
+    chosen = recall(circumstances_of(model, weights, device, size), asked.engine)
+    if chosen is None:
+        command = ["slicedet", "bench", model, *(["--weights", str(weights)] if weights is not None else [])]
+        command += ["--device", device] if device != "cpu" else []
+        warnings.warn(
+            f"{model}: nothing is chosen yet for precision auto on this machine, so it is f32; "
+            f"{shlex.join(command)} would choose",
+            ModelWarning,
+            stacklevel=3,
+        )
+        return replace(asked, precision="f32")
+    return replace(chosen, streams=chosen.streams if asked.streams is None else asked.streams)
+
+
 def default_threshold(model: str) -> float:
     """The lowest score that is worth keeping, by the configuration of a model as `load_detector` takes it; 0.25 where
     it says nothing.
 
     Raises UnknownModel, InvalidConfig or MissingWeights.
     """
-    if _plugins(model):
+    if plugins(model):
         return DEFAULT_THRESHOLD
     if Path(model).is_dir() and model not in catalogue.names() and not (Path(model) / catalogue.IN_FOLDER).is_file():
         return paddle_folder.read(Path(model)).config.threshold
     return catalogue.find(model).threshold
 
 
-def _plugins(model: str) -> EntryPoints | None:
-    """The detectors that packages have registered for "plugin:argument"."""
-    plugins = entry_points(group=GROUP, name=model.partition(":")[0])
-    return plugins if plugins and not Path(model).exists() else None
+def plugins(model: str) -> EntryPoints | None:
+    """The detectors that packages have registered for "plugin:argument"; None where it is another kind of model."""
+    found = entry_points(group=GROUP, name=model.partition(":")[0])
+    return found if found and not Path(model).exists() else None
 
 
 def _pulled(config: ModelConfig, engine: str, size: tuple[int, int] | None) -> Path | None:
@@ -116,12 +188,15 @@ def _pulled(config: ModelConfig, engine: str, size: tuple[int, int] | None) -> P
     return next((path for path in found if path is not None), None)
 
 
-def _engine(name: str, path: Path, config: ModelConfig, device: str, precision: str) -> Engine:
+def _engine(choice: EngineChoice, path: Path, config: ModelConfig, device: str) -> Engine:
     """An engine that reads ONNX."""
-    if name == "onnxruntime":
+    if choice.engine == "onnxruntime":
         from slicedet.detectors.onnxruntime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(path, config, device, precision)
+        return OnnxRuntimeEngine(path, config, device, choice.precision, choice.streams)
     from slicedet.detectors.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(path, config, device, precision)
+    # OpenVINO itself would run in f32 and say nothing.
+    if choice.precision not in (present := precisions("openvino", device)):
+        raise InvalidSetting(f"precision {choice.precision}: OpenVINO has {', '.join(present)} on this {device}")
+    return OpenVinoEngine(path, config, device, choice.precision, choice.streams)

@@ -40,6 +40,7 @@ class OpenVinoEngine:
         width, height = config.input.size
         names = [name for name, _ in signature.inputs]
         model.reshape(dict(zip(names, ([1, 3, height, width], [1, 2]), strict=False)))
+        _spell_out_hard_sigmoids(model)
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
         if streams is not None:
             hints["NUM_STREAMS"] = str(streams)
@@ -106,6 +107,17 @@ def _normalised(model: Any, image_name: str, config: ModelConfig) -> Any:
     process.mean(list(config.input.mean))
     process.scale(list(config.input.std))
     return steps.build()
+
+
+def _spell_out_hard_sigmoids(model: Any) -> None:
+    """Replaces HardSigmoid by its formula, for which OpenVINO has fast code on CPUs: a quarter of the time of PicoDet."""
+    from openvino import opset8 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "HardSigmoid":
+            value, alpha, beta = (node.input_value(index) for index in range(3))
+            clipped = ops.clamp(ops.add(ops.multiply(value, alpha), beta), 0.0, 1.0)
+            node.output(0).replace(clipped.output(0))
 
 
 def _lengths(port: Any) -> list[int]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 
 import slicedet
+from slicedet.detectors import choice
+from slicedet.detectors.choice import EngineChoice
+from slicedet.detectors.loading import circumstances_of
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of, provenance_of
-from slicedet.errors import InvalidSetting, MissingWeights, UnknownCategory, UnknownModel
+from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning, OutputError, UnknownCategory, UnknownModel
+
+OWN = "aerial-vehicles"
+"""The model that comes with slicedet."""
 
 CATEGORIES = ("car", "truck", "bus")
 
@@ -71,3 +81,141 @@ def test_pulled_weights_need_not_be_named(shared: Path, tmp_path: Path, monkeypa
     monkeypatch.delenv("SLICEDET_MODEL_MIRROR")
     (found,) = slicedet.load_detector("picodet_s_320_coco", threshold=0).detect([np.zeros((320, 320, 3), np.uint8)])
     assert len(found) > 0
+
+
+def test_f32_is_asked_of_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    hints = []
+    compile_model = openvino.Core.compile_model
+
+    def noting(core: openvino.Core, model: Any, device: str, config: dict[str, Any]) -> Any:
+        hints.append(config["INFERENCE_PRECISION_HINT"])
+        return compile_model(core, model, device, config)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noting)
+    assert slicedet.load_detector(OWN).provenance["precision"] == "f32"
+    assert hints == ["f32"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_what_the_processor_lacks_is_refused_and_what_it_has_runs(precision: str) -> None:
+    capability = {"bf16": "BF16", "f16": "FP16"}[precision]
+    if capability in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert slicedet.load_detector(OWN, precision=precision).provenance["precision"] == precision
+    else:
+        with pytest.raises(InvalidSetting, match=f"precision {precision}: OpenVINO has f32 on this cpu"):
+            slicedet.load_detector(OWN, precision=precision)
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(InvalidSetting, match=f"precision {precision}: the onnxruntime engine runs f32 only"):
+        slicedet.load_detector(OWN, engine="onnxruntime", precision=precision)
+
+
+def test_unknown_precisions_and_numbers_of_streams_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="precision 'int8': expected auto, f32, bf16, f16"):
+        slicedet.load_detector(OWN, precision="int8")
+    with pytest.raises(InvalidSetting, match="streams 0: expected at least 1"):
+        slicedet.load_detector(OWN, streams=0)
+    with pytest.raises(InvalidSetting, match="device 'gpu9': OpenVINO finds "):
+        slicedet.load_detector(OWN, device="gpu9", precision="f16")
+
+
+def test_streams_reach_the_engines_that_have_them() -> None:
+    assert slicedet.load_detector(OWN, streams=1).provenance["streams"] == 1
+    pytest.importorskip("onnxruntime")
+    assert slicedet.load_detector(OWN, engine="onnxruntime", streams=2).provenance["streams"] == 2
+
+
+def test_paddle_has_no_streams() -> None:
+    pytest.importorskip("paddle")
+    with pytest.raises(InvalidSetting, match="streams 2: the paddle engine runs one request at a time"):
+        slicedet.load_detector(OWN, engine="paddle", streams=2)
+
+
+def test_auto_is_f32_until_something_is_chosen(home: Path) -> None:
+    with pytest.warns(ModelWarning, match=f"so it is f32; slicedet bench {OWN} would choose"):
+        said = slicedet.load_detector(OWN, precision="auto").provenance
+    assert (said["engine"], said["precision"]) == ("openvino", "f32")
+    assert not home.exists()
+
+
+def test_the_warning_names_the_whole_command(shared: Path, home: Path) -> None:
+    weights = shared / "models" / "picodet_s_320_coco.onnx"
+    with pytest.warns(ModelWarning, match=f"slicedet bench picodet_s_320_coco --weights {re.escape(str(weights))} "):
+        slicedet.load_detector("picodet_s_320_coco", weights, precision="auto")
+
+
+def test_auto_is_what_was_chosen(home: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    quick, slow = EngineChoice("onnxruntime", streams=1), EngineChoice("openvino", streams=1)
+    choice.store(circumstances_of(OWN, None, "cpu"), {"auto": quick, "onnxruntime": quick, "openvino": slow})
+    for engine, expected in {"auto": quick, "onnxruntime": quick, "openvino": slow}.items():
+        said = slicedet.load_detector(OWN, engine=engine, precision="auto").provenance
+        assert (said["engine"], said["precision"], said["streams"]) == (expected.engine, "f32", 1)
+    # What is said is not chosen.
+    assert slicedet.load_detector(OWN, precision="auto", streams=2).provenance["streams"] == 2
+    assert slicedet.load_detector(OWN, precision="f32").provenance["engine"] == "openvino"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "another"},
+        {"weights_sha256": "0" * 64},
+        {"device": "gpu"},
+        {"hardware": {"CPU": "another"}},
+        {"capabilities": ["FP32", "BF16"]},
+        {"cores": 4096},
+        {"engines": {"openvino": "1.0"}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_choices_made_elsewhere_are_not_taken(home: Path, other: dict[str, Any]) -> None:
+    here = circumstances_of(OWN, None, "cpu")
+    made = choice.store({**here, **other}, {"auto": EngineChoice("openvino", streams=1)})
+    assert choice.recall(here, "auto") is None
+    # Nor if somebody gives the file the name of one made here.
+    made.rename(choice.store(here, {}))
+    with pytest.warns(ModelWarning, match="not what slicedet bench writes"):
+        assert choice.recall(here, "auto") is None
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"engine": "openvino", "precision": "f32", "streams": 10**9},
+        {"engine": "openvino", "precision": "f32", "streams": [1]},
+        {"engine": "openvino", "precision": "int8", "streams": None},
+        {"engine": "os", "precision": "f32", "streams": None},
+        {"engine": ["openvino"], "precision": "f32", "streams": None},
+        {"engine": "openvino", "device": "gpu"},
+        {},
+        "openvino",
+        [1, 2],
+    ],
+)
+def test_choices_that_cannot_be_are_ignored(home: Path, chosen: Any) -> None:
+    here = circumstances_of(OWN, None, "cpu")
+    choice.store(here, {}).write_text(json.dumps({"circumstances": here, "chosen": {"auto": chosen}}))
+    with pytest.warns(ModelWarning, match="not what slicedet bench writes"):
+        assert choice.recall(here, "auto") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 50_000, b" " * 100_000 + b"{}"])
+def test_garbled_files_are_ignored(home: Path, content: bytes) -> None:
+    here = circumstances_of(OWN, None, "cpu")
+    choice.store(here, {}).write_bytes(content)
+    with pytest.warns(ModelWarning, match="not what slicedet bench writes"):
+        assert choice.recall(here, "auto") is None
+
+
+def test_a_garbled_choice_is_f32(home: Path) -> None:
+    choice.store(circumstances_of(OWN, None, "cpu"), {}).write_bytes(b"{")
+    with pytest.warns(ModelWarning) as told:
+        assert slicedet.load_detector(OWN, precision="auto").provenance["precision"] == "f32"
+    assert [str(warning.message).partition(": ")[2].split()[0] for warning in told] == ["not", "nothing"]
+
+
+def test_a_choice_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLICEDET_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="SLICEDET_HOME names another folder"):
+        choice.store(circumstances_of(OWN, None, "cpu"), {})

@@ -1,0 +1,148 @@
+"""Timing engines: how agreement is measured, what is chosen, and that it is what precision "auto" runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slicedet
+from slicedet.bench import Agreement, Timing, bench, recommended
+from slicedet.detectors.choice import EngineChoice
+from slicedet.errors import EmptyImage, InvalidSetting, MissingWeights, OutputError, UnreadableImage
+
+SLOW, MIDDLE, QUICK = EngineChoice("openvino"), EngineChoice("openvino", "f32", 1), EngineChoice("openvino", "bf16")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One measurement, as no time is looked at."""
+    monkeypatch.setattr("slicedet.bench.ROUNDS", 1)
+
+
+def detections(boxes: list[list[float]], scores: list[float], classes: list[int]) -> slicedet.Detections:
+    return slicedet.Detections(np.array(boxes), np.array(scores), np.array(classes))
+
+
+def test_agreement_counts_pairs_of_one_class_and_tile() -> None:
+    reference = [
+        detections([[0, 0, 100, 50], [200, 0, 300, 50], [400, 0, 500, 50]], [0.9, 0.8, 0.7], [0, 0, 1]),
+        detections([[0, 0, 10, 10]], [0.6], [0]),
+    ]
+    found = [
+        # Moved by 5 px of 100, IoU 95 / 105; by 6 px, IoU 94 / 106 = 0.887; of another class.
+        detections([[5, 0, 105, 50], [206, 0, 306, 50], [400, 0, 500, 50]], [0.87, 0.8, 0.7], [0, 0, 0]),
+        detections([[0, 0, 10, 10], [50, 50, 60, 60]], [0.61, 0.6], [0, 0]),
+    ]
+    made = Agreement.of(found, reference)
+    assert made.detections == 9
+    assert made.matched == pytest.approx(4 / 9)
+    assert made.mean_score == pytest.approx((0.03 + 0.01) / 2, abs=1e-6)
+    assert made.largest_score == pytest.approx(0.03, abs=1e-6)
+    assert made.largest_distance == 5
+    assert not made.holds
+    # Of another tile is another object.
+    assert Agreement.of(found[::-1], reference).matched == 0
+
+
+def test_agreement_is_mutual_and_full_with_itself() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 500, (200, 2))
+    found = slicedet.Detections(
+        np.concatenate([corners, corners + rng.uniform(5, 60, (200, 2))], 1), rng.uniform(0, 1, 200), np.zeros(200)
+    )
+    fewer = found[:150]
+    assert Agreement.of([found], [found]) == Agreement(400, 1.0, 0.0, 0.0, 0.0)
+    assert Agreement.of([fewer], [found]) == Agreement.of([found], [fewer]) == Agreement(350, 300 / 350, 0.0, 0.0, 0.0)
+    assert Agreement.of([slicedet.Detections.empty()], [found]).matched == 0
+    nothing = Agreement.of([slicedet.Detections.empty()], [slicedet.Detections.empty()])
+    assert (nothing.detections, nothing.holds) == (0, True)
+
+
+def timed(way: EngineChoice, ratio: float, matched: float = 1.0, score: float = 0.0) -> Timing:
+    return Timing(way, None, ratio, ratio / 10, Agreement(1000, matched, score, 0.5, 3.0))
+
+
+def test_the_fastest_that_agrees_is_recommended() -> None:
+    reference = timed(SLOW, 1.0)
+    assert recommended([reference, timed(MIDDLE, 0.8), timed(QUICK, 0.5)], 500) == QUICK
+    assert recommended([reference, timed(MIDDLE, 0.8), timed(QUICK, 0.5, matched=0.985)], 500) == MIDDLE
+    assert recommended([reference, timed(MIDDLE, 0.8), timed(QUICK, 0.5, score=0.011)], 500) == MIDDLE
+    assert recommended([reference, timed(QUICK, 0.5, matched=0.99, score=0.01)], 500) == QUICK
+
+
+def test_what_is_hardly_faster_is_not_recommended() -> None:
+    assert recommended([timed(SLOW, 1.0), timed(QUICK, 0.96)], 500) == SLOW
+    assert recommended([timed(SLOW, 1.0), timed(QUICK, 0.94)], 500) == QUICK
+
+
+def test_few_detections_prove_nothing_but_f32() -> None:
+    assert recommended([timed(SLOW, 1.0), timed(MIDDLE, 0.8), timed(QUICK, 0.5)], 99) == MIDDLE
+
+
+def test_without_agreement_the_first_is_recommended() -> None:
+    assert recommended([timed(MIDDLE, 1.0, matched=0.5), timed(QUICK, 0.5, matched=0.5)], 500) == MIDDLE
+
+
+def test_what_bench_chose_is_what_auto_runs(home: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle")
+    steps: list[tuple[int, int]] = []
+    made = bench("aerial-vehicles", tiles=2, progress=lambda done, total: steps.append((done, total)))
+    assert (made.tiles, made.tile_size, made.source, made.threshold) == (2, (272, 272), "painted scene", 0.65)
+    assert (made.left_out, made.stored.parent) == ({}, home / "bench")
+    assert made.detections > 0
+    reference = made.timings[0]
+    assert (reference.way, reference.ratio) == (EngineChoice("openvino"), 1.0)
+    assert {timing.way.engine for timing in made.timings} == {"openvino", "onnxruntime", "paddle"}
+    for timing in made.timings:
+        assert timing.seconds > 0
+        # All engines compute the same in f32, which their own tests say of boxes and scores.
+        assert timing.way.precision != "f32" or (timing.agreement.matched == 1 and timing.agreement.mean_score < 1e-4)
+    assert made.chosen["auto"] == recommended(made.timings, made.detections)
+    assert [done for done, _ in steps] == list(range(len(steps)))
+    assert steps[-1][0] == steps[-1][1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for engine, way in made.chosen.items():
+            said = slicedet.load_detector("aerial-vehicles", engine=engine, precision="auto").provenance
+            assert (said["engine"], said["precision"]) == (way.engine, way.precision)
+            assert way.streams in (None, said.get("streams"))
+
+
+def test_what_does_not_run_is_said_and_the_image_is_the_users(
+    shared: Path, home: Path, raster: Callable[..., Path]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 400, 700), dtype=np.uint8)
+    pixels[:, :, :320] = 0
+    image = raster("photo.tif", pixels, nodata=0)
+    made = bench("picodet_s_320_coco", shared / "models" / "picodet_s_320_coco.onnx", tiles=9, image=image)
+    # Two rows of three tiles, of which the first of each is nodata.
+    assert (made.tiles, made.tile_size, made.source) == (4, (320, 320), str(image))
+    assert "folders of Paddle models" in made.left_out["paddle"]
+    assert "paddle" not in made.chosen
+
+
+def test_what_cannot_be_measured_is_one_line(
+    home: Path, raster: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidSetting, match="sahi:ultralytics: a plug-in runs its model itself"):
+        bench("sahi:ultralytics")
+    with pytest.raises(InvalidSetting, match="tiles 0"):
+        bench("aerial-vehicles", tiles=0)
+    with pytest.raises(MissingWeights, match="--weights"):
+        bench("picodet_s_320_coco")
+    with pytest.raises(InvalidSetting, match="'gpu9'"):
+        bench("aerial-vehicles", device="gpu9")
+    with pytest.raises(UnreadableImage, match=r"none\.tif"):
+        bench("aerial-vehicles", image="none.tif")
+    with pytest.raises(EmptyImage, match=r"empty\.tif"):
+        bench("aerial-vehicles", image=raster("empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0))
+    assert not list((home / "bench").iterdir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLICEDET_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="SLICEDET_HOME names another folder"):
+        bench("aerial-vehicles")
