@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from slicedet.outputs.files import check_target, publish, temporary_folder, write_errors
+from slicedet.outputs.pieces import pieces
 
 if TYPE_CHECKING:
     from slicedet.detections import Detections
@@ -90,6 +91,11 @@ class _Spools:
 
     def add(self, file_name: str, width: int, height: int, detections: Detections) -> int:
         image_id = self._append(0, {"file_name": file_name, "width": width, "height": height})
+        for rows in pieces(len(detections)):
+            self._annotate(image_id, detections[rows])
+        return image_id
+
+    def _annotate(self, image_id: int, detections: Detections) -> None:
         corners = np.round(detections.boxes.astype(np.float64), 3) + 0.0
         boxes = np.round(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), 3).tolist()
         scores = np.round(detections.scores.astype(np.float64), 6).tolist()
@@ -104,7 +110,6 @@ class _Spools:
                 "score": score,
             }
             self._append(1, annotation)
-        return image_id
 
     def assemble(self, path: Path, categories: Sequence[str], info: dict[str, Any]) -> None:
         images, annotations = self._files

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.errors import NotGeoreferenced, UntransformableCRS
-from slicedet.outputs.table import Column, counter_clockwise, nan_to_none, table
+from slicedet.errors import UntransformableCRS
+from slicedet.outputs.pieces import pieces
+from slicedet.outputs.table import Column, counter_clockwise, georeference, nan_to_none, table
 
 if TYPE_CHECKING:
     from slicedet.prediction import Prediction
@@ -36,57 +37,78 @@ def write(prediction: Prediction, path: Path) -> None:
 
     Raises NotGeoreferenced or UntransformableCRS where they, or single boxes, have no longitude and latitude.
     """
-    scene, boxes = prediction.scene, prediction.detections.boxes
-    if scene.georeference is None:
-        raise NotGeoreferenced(f"{scene.source}: has no georeference")
-    corners = scene.georeference.corners(boxes)
-    lonlat = scene.georeference.to_lonlat(corners)
-    lost = np.count_nonzero(~np.isfinite(lonlat).all(axis=(1, 2)))
-    if lost:
-        raise UntransformableCRS(
-            f"{scene.source}: {lost} of {len(boxes)} boxes have no longitude and latitude, which .geojson needs; "
-            "write .gpkg, .fgb or .parquet instead"
-        )
-    shapes = _shapes(scene.georeference, corners, lonlat)
+    bbox = _bbox(prediction)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write('{"type":"FeatureCollection",')
-        if len(boxes):
-            file.write(f'"bbox":{_numbers(_collection_bbox(shapes.spans))},')
+        if bbox is not None:
+            file.write(f'"bbox":{_numbers(bbox)},')
         file.write('"features":[')
-        for i, feature in enumerate(_features(prediction, shapes)):
-            file.write((",\n" if i else "\n") + feature)
+        for rows in pieces(len(prediction.detections)):
+            for i, feature in enumerate(_features(prediction, rows), rows.start):
+                file.write((",\n" if i else "\n") + feature)
         file.write("\n]}\n")
 
 
-class _Shapes(NamedTuple):
-    """Boxes as rings of longitude and latitude, one ring or several a box, not closed; spans [N, 4] are west, south,
-    east and north, where east is beyond 180 if a box crosses the antimeridian."""
+def _bbox(prediction: Prediction) -> list[float] | None:
+    """The bbox of all detections, which stands before them in the file; None where there are none.
 
-    rings: list[list[Ring]]
+    Raises NotGeoreferenced or UntransformableCRS where they, or single boxes, have no longitude and latitude.
+    """
+    place, extent, lost = georeference(prediction), _Extent(), 0
+    for rows in pieces(len(prediction.detections)):
+        corners, lonlat = _corners(place, prediction.detections.boxes[rows])
+        found = np.isfinite(lonlat).all(axis=(1, 2))
+        lost += np.count_nonzero(~found)
+        if found.any():
+            extent.add(_shapes(place, corners[found], lonlat[found]).spans)
+    count = len(prediction.detections)
+    if lost:
+        raise UntransformableCRS(
+            f"{prediction.scene.source}: {lost} of {count} boxes have no longitude and latitude, which .geojson needs; "
+            "write .gpkg, .fgb or .parquet instead"
+        )
+    return extent.bbox() if count else None
+
+
+class _Shapes(NamedTuple):
+    """Boxes as rings of longitude and latitude, not closed.
+
+    rings: [N, 4, 2]. split: the rings instead of these for boxes far across longitudes. spans: [N, 4], west, south,
+    east and north, where east is beyond 180 if a box crosses the antimeridian.
+    """
+
+    rings: Array
+    split: dict[int, list[Ring]]
     spans: Array
 
 
-def _shapes(georeference: Georeference, corners: Array, lonlat: Array) -> _Shapes:
+def _corners(place: Georeference, boxes: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Corners of boxes in the CRS, and in longitude and latitude, both [N, 4, 2]."""
+    corners = place.corners(boxes)
+    return corners, place.to_lonlat(corners)
+
+
+def _shapes(place: Georeference, corners: Array, lonlat: Array) -> _Shapes:
     """Shapes of boxes from their corners, in the CRS and in longitude and latitude, both [N, 4, 2]."""
     lonlat = np.round(lonlat, DECIMALS) + 0.0
-    rings = [[ring] for ring in counter_clockwise(lonlat).tolist()]
     spans = np.concatenate([lonlat.min(axis=1), lonlat.max(axis=1)], axis=1)
     jumps = np.abs(np.diff(lonlat[..., 0], axis=1, append=lonlat[:, :1, 0])).max(axis=1)
     special = np.flatnonzero((jumps >= 90) | (spans[:, 0] < -180) | (spans[:, 2] > 180))
-    for i, outline in zip(special, _outlines(georeference, corners[special]), strict=True):
-        rings[i] = _split(outline)
+    split = {}
+    for i, outline in zip(special.tolist(), _outlines(place, corners[special]), strict=True):
+        split[i] = _split(outline)
         spans[i] = [*outline.min(axis=0), *outline.max(axis=0)]
-    return _Shapes(rings, spans)
+    return _Shapes(counter_clockwise(lonlat), split, spans)
 
 
-def _outlines(georeference: Georeference, corners: Array) -> Iterator[Array]:
+def _outlines(place: Georeference, corners: Array) -> Iterator[Array]:
     """Each box as a ring [K, 2] whose longitudes run on past 180 rather than jump, the westernmost in -180..180.
 
     A box around a pole runs once around the Earth and back along the pole.
     """
     part = np.linspace(0, 1, _STEPS, endpoint=False)[:, None]
     sides = corners[:, :, None] * (1 - part) + np.roll(corners, -1, axis=1)[:, :, None] * part
-    followed = georeference.to_lonlat(sides.reshape(-1, 4 * _STEPS, 2))
+    followed = place.to_lonlat(sides.reshape(-1, 4 * _STEPS, 2))
     followed = np.concatenate([followed, followed[:, :1]], axis=1)
     followed[..., 0] = np.unwrap(followed[..., 0], period=360, axis=1)
     for ring in followed:
@@ -116,20 +138,34 @@ def _split(outline: Array) -> list[Ring]:
     return rings
 
 
-def _collection_bbox(spans: Array) -> list[float]:
-    """The smallest bbox around spans [N, 4]; west is greater than east where it crosses the antimeridian."""
-    west, south, east, north = spans.T
-    beyond = east > 180
-    starts = np.concatenate([west, np.full(beyond.sum(), -180.0)])
-    ends = np.concatenate([np.minimum(east, 180), east[beyond] - 360])
-    order = np.argsort(starts)
-    starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    gaps = starts[1:] - ends[:-1]
-    low, high = float(south.min()), float(north.max())
-    if len(gaps) and gaps.max() > starts[0] + 360 - ends[-1]:
-        widest = int(gaps.argmax())
-        return [float(starts[widest + 1]), low, float(ends[widest]), high]
-    return [float(starts[0]), low, float(ends[-1]), high]
+class _Extent:
+    """The longitudes and latitudes that spans cover; longitudes as intervals apart from each other, in their order."""
+
+    def __init__(self) -> None:
+        self._starts = self._ends = np.empty(0)
+        self._south, self._north = np.inf, -np.inf
+
+    def add(self, spans: Array) -> None:
+        """Adds spans [N, 4] as in `_Shapes`."""
+        west, south, east, north = spans.T
+        beyond = east > 180
+        starts = np.concatenate([self._starts, west, np.full(beyond.sum(), -180.0)])
+        ends = np.concatenate([self._ends, np.minimum(east, 180), east[beyond] - 360])
+        order = np.argsort(starts)
+        starts, ends = starts[order], np.maximum.accumulate(ends[order])
+        apart = starts[1:] > ends[:-1]
+        self._starts, self._ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+        self._south, self._north = min(self._south, float(south.min())), max(self._north, float(north.max()))
+
+    def bbox(self) -> list[float]:
+        """The smallest bbox around all; west is greater than east where it crosses the antimeridian."""
+        starts, ends = self._starts, self._ends
+        gaps = starts[1:] - ends[:-1]
+        low, high = self._south, self._north
+        if len(gaps) and gaps.max() > starts[0] + 360 - ends[-1]:
+            widest = int(gaps.argmax())
+            return [float(starts[widest + 1]), low, float(ends[widest]), high]
+        return [float(starts[0]), low, float(ends[-1]), high]
 
 
 def _feature_bbox(west: float, south: float, east: float, north: float) -> list[float]:
@@ -138,14 +174,17 @@ def _feature_bbox(west: float, south: float, east: float, north: float) -> list[
     return [west, south, east if east <= 180 else round(east - 360, DECIMALS), north]
 
 
-def _features(prediction: Prediction, shapes: _Shapes) -> Iterator[str]:
-    columns = table(prediction)
+def _features(prediction: Prediction, rows: slice) -> Iterator[str]:
+    place, columns = georeference(prediction), table(prediction, rows)
+    shapes = _shapes(place, *_corners(place, prediction.detections.boxes[rows]))
+    rings = [[ring] for ring in shapes.rings.tolist()]
+    for i, parts in shapes.split.items():
+        rings[i] = parts
     properties = zip(*(_members(name, column) for name, column in columns.items()), strict=True)
-    identifiers = columns["id"].tolist()
-    for number, rings, span, members in zip(identifiers, shapes.rings, shapes.spans.tolist(), properties, strict=True):
+    for number, parts, span, members in zip(columns["id"], rings, shapes.spans.tolist(), properties, strict=True):
         yield (
             f'{{"type":"Feature","id":{number},"bbox":{_numbers(_feature_bbox(*span))},'
-            f'"properties":{{{",".join(members)}}},"geometry":{_geometry(rings)}}}'
+            f'"properties":{{{",".join(members)}}},"geometry":{_geometry(parts)}}}'
         )
 
 

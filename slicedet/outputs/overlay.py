@@ -72,8 +72,9 @@ def picture(prediction: Prediction, transparency: bool) -> Picture:
     shrink = max(1.0, max(scene.width, scene.height) / LONGEST_SIDE)
     width, height = (max(1, round(edge / shrink)) for edge in (scene.width, scene.height))
     scale_x, scale_y = scene.width / width, scene.height / height
-    boxes = prediction.detections.boxes / np.array([scale_x, scale_y, scale_x, scale_y])
-    drawing = Drawing(prediction.detections.replace(boxes=boxes), prediction.categories, width, height)
+    boxes, scale = prediction.detections.boxes, np.array([scale_x, scale_y, scale_x, scale_y])
+    fitted = np.divide(boxes, scale, out=np.empty_like(boxes), casting="same_kind")
+    drawing = Drawing(prediction.detections.replace(boxes=fitted), prediction.categories, width, height)
     picture = Image.new("RGB", (width, height))
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)

@@ -10,28 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.errors import NotGeoreferenced
+from slicedet.outputs.pieces import pieces
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from slicedet.prediction import Prediction
+    from slicedet.raster.georeference import Georeference
     from slicedet.raster.scene import Scene
 
 Column = NDArray[Any]
 
 
-def table(prediction: Prediction) -> dict[str, Column]:
-    """The columns of all outputs in their order, each [N].
+def table(prediction: Prediction, rows: slice | None = None) -> dict[str, Column]:
+    """The columns of all outputs in their order, each [N]: of all detections, or those from `rows`.start to .stop.
 
     id (from 1) and class_id (from 0) are int32; class, source (file name of the image) and model are str objects; the
     rest is float64: score, area_m2, width_m and height_m on the ground (NaN without a known CRS), and the pixel box in
     the scene's native frame, x_min y_min x_max y_max as pixel edges.
     """
-    detections, scene = prediction.detections, prediction.scene
+    rows = slice(0, len(prediction.detections)) if rows is None else rows
+    detections, scene = prediction.detections[rows], prediction.scene
     count = len(detections)
     area, width, height = _ground_sizes(scene, detections.boxes)
     columns: dict[str, Column] = {
-        "id": np.arange(1, count + 1, dtype=np.int32),
+        "id": np.arange(rows.start + 1, rows.stop + 1, dtype=np.int32),
         "class": np.array([prediction.categories[i] for i in detections.category_ids], object),
         "class_id": detections.category_ids.astype(np.int32),
         "score": np.round(detections.scores.astype(np.float64), 6),
@@ -54,15 +57,28 @@ def to_geopandas(prediction: Prediction) -> GeoDataFrame:
     import geopandas
     import shapely
 
+    place, columns = georeference(prediction), table(prediction)
+    polygons = shapely.polygons(rings(prediction, slice(None)))
+    crs = None if place.crs is None else place.crs.to_wkt()
+    frame = geopandas.GeoDataFrame(columns, geometry=polygons, crs=crs)
+    # Without rows, pandas could not tell that these hold text.
+    return frame.astype({name: "string" for name, values in columns.items() if values.dtype == object})
+
+
+def rings(prediction: Prediction, rows: slice) -> NDArray[np.float64]:
+    """Corners of the boxes at `rows` in the CRS of the raster, [N, 4, 2], counter-clockwise.
+
+    Raises NotGeoreferenced where the raster has neither a CRS nor map coordinates.
+    """
+    return counter_clockwise(georeference(prediction).corners(prediction.detections.boxes[rows]))
+
+
+def georeference(prediction: Prediction) -> Georeference:
+    """Where the raster lies. Raises NotGeoreferenced where it does not say."""
     scene = prediction.scene
     if scene.georeference is None:
         raise NotGeoreferenced(f"{scene.source}: has no georeference, so its detections have no place on a map")
-    columns = table(prediction)
-    rings = counter_clockwise(scene.georeference.corners(prediction.detections.boxes))
-    crs = scene.georeference.crs
-    frame = geopandas.GeoDataFrame(columns, geometry=shapely.polygons(rings), crs=None if crs is None else crs.to_wkt())
-    # Without rows, pandas could not tell that these hold text.
-    return frame.astype({name: "string" for name, values in columns.items() if values.dtype == object})
+    return scene.georeference
 
 
 def counter_clockwise(rings: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,14 +90,13 @@ def counter_clockwise(rings: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def write_csv(prediction: Prediction, path: Path) -> None:
     """Writes the table as CSV in UTF-8, with longitude and latitude of the centres; unknown values are empty."""
-    columns = table(prediction)
-    lonlat = np.round(_centres_lonlat(prediction), 7) + 0.0
-    columns |= {"lon": lonlat[:, 0], "lat": lonlat[:, 1]}
-    values = [nan_to_none(column) for column in columns.values()]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*values, strict=True))
+        writer.writerow([*table(prediction, slice(0, 0)), "lon", "lat"])
+        for rows in pieces(len(prediction.detections)):
+            lonlat = np.round(_centres_lonlat(prediction, rows), 7) + 0.0
+            columns = [*table(prediction, rows).values(), *lonlat.T]
+            writer.writerows(zip(*map(nan_to_none, columns), strict=True))
 
 
 def nan_to_none(column: Column) -> list[Any]:
@@ -110,9 +125,9 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.round(known * scale) / scale
 
 
-def _centres_lonlat(prediction: Prediction) -> NDArray[np.float64]:
-    """Longitude and latitude of the centres of the boxes, [N, 2]; NaN where they cannot be told."""
-    scene, boxes = prediction.scene, prediction.detections.boxes
+def _centres_lonlat(prediction: Prediction, rows: slice) -> NDArray[np.float64]:
+    """Longitude and latitude of the centres of the boxes at `rows`, [N, 2]; NaN where they cannot be told."""
+    scene, boxes = prediction.scene, prediction.detections.boxes[rows]
     unknown = np.full((len(boxes), 2), np.nan)
     if scene.georeference is None:
         return unknown

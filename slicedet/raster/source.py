@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -20,22 +21,30 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from slicedet.errors import InvalidBands, UnreadableImage, UnreadableWindow
+from slicedet.raster import servers
 
 CACHE_BYTES = 256 << 20
 """Decoded blocks GDAL may keep. Its own default, 5 % of the machine's memory, would make memory depend on the
 machine."""
 
 
+_Result = TypeVar("_Result")
+
+
 class Source:
     """What a scene is read from: a path, a URL, a GDAL name, or an array [H, W] or [H, W, bands].
 
-    Where a file has ground control points, its handles are those of the view warped by them.
+    Where a file has ground control points, its handles are those of the view warped by them. Where a server fails,
+    it is asked again through a new handle, as `servers.persist` says.
     Raises UnreadableImage, or InvalidBands for an array of a type that GDAL does not have.
     """
 
     def __init__(self, source: str | Path | NDArray[np.generic]) -> None:
         self._handles: dict[int, Any] = {}
+        self._reading: Counter[int] = Counter()
+        self._unwanted: set[int] = set()
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self.is_array = isinstance(source, np.ndarray)
         if isinstance(source, np.ndarray):
             self.name = "array"
@@ -52,67 +61,115 @@ class Source:
 
     @contextmanager
     def reading(self, window: Window | None = None) -> Iterator[Any]:
-        """This thread's handle, for use inside the block.
+        """This thread's handle, for use inside the block; if the block reads a window, its `Pixels`.
 
-        Raises UnreadableImage where the file cannot be opened, and where GDAL fails inside the block; or, if the block
-        reads a window, UnreadableWindow, which names the broken block under it.
+        Raises UnreadableImage where the file cannot be opened, a server fails, or GDAL fails inside the block; where
+        the block reads a window that cannot be decoded, UnreadableWindow, which names the broken block under it.
         """
-        with rasterio.Env(**self._gdal_options()):
-            dataset = self._handle()
+        with self._in_use(), rasterio.Env(**self._gdal_options()):
             try:
-                yield dataset
+                dataset = self._persist(self._handle, "opened")
+            except RasterioIOError as error:
+                raise UnreadableImage(f"{self.name}: {_open_failure(self.name, error)}") from error
+            try:
+                yield dataset if window is None else Pixels(self)
             except (RasterioError, CPLE_BaseError) as error:
                 if window is None:
                     raise UnreadableImage(f"{self.name}: {_reason(error)}") from error
-                raise UnreadableWindow(f"{self.name}: {_failed_block(dataset, window, error)}") from error
+                raise UnreadableWindow(f"{self.name}: {_failed_block(self._handle(), window, error)}") from error
+
+    def read(self, work: Callable[[Any], _Result]) -> _Result:
+        """What `work` returns of this thread's handle, or of a new one where a server failed."""
+        return self._persist(lambda: work(self._handle()), "read")
 
     def close(self) -> None:
-        """Closes all handles; reading again opens new ones."""
+        """Closes all handles, those that other threads read from as soon as they are done; reading again opens new
+        ones."""
         with self._lock:
-            for handle in self._handles.values():
-                handle.close()
-                if isinstance(handle, WarpedVRT):
-                    handle.src_dataset.close()
-            self._handles.clear()
+            self._unwanted.update(thread for thread in self._handles if self._reading[thread])
+            idle = [self._handles.pop(thread) for thread in set(self._handles) - self._unwanted]
+        for handle in idle:
+            _close(handle)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keeps this thread's handle from being closed by others."""
+        thread = threading.get_ident()
+        with self._lock:
+            self._reading[thread] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reading[thread] -= 1
+                unwanted = not self._reading[thread] and thread in self._unwanted
+                if not self._reading[thread]:
+                    del self._reading[thread]
+                self._unwanted.discard(thread)
+            if unwanted:
+                self._drop()
+
+    def _persist(self, work: Callable[[], _Result], doing: str) -> _Result:
+        return work() if self.is_array else servers.persist(work, self._drop, self.name, doing, is_remote(self.name))
+
+    def _drop(self) -> None:
+        """Closes this thread's handle, if any."""
+        with self._lock:
+            handle = self._handles.pop(threading.get_ident(), None)
+        if handle is not None:
+            _close(handle)
 
     def _handle(self) -> Any:
         thread = threading.get_ident()
         with self._lock:
-            if thread not in self._handles:
-                self._handles[thread] = self._open()
-            return self._handles[thread]
+            handle = self._handles.get(thread)
+        if handle is None:
+            # Closing does not wait for this: a server may take its time.
+            with self._opening:
+                handle = self._open()
+            with self._lock:
+                self._handles[thread] = handle
+        return handle
 
     def _open(self) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            try:
-                dataset = rasterio.open(self._gdal_name)
-            except RasterioIOError as error:
-                raise UnreadableImage(f"{self.name}: {_open_failure(self.name, error)}") from error
-            _forget_broken_exif(dataset)
-            points, crs = dataset.gcps
-            if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
-                palette = dataset.colorinterp[0].name == "palette"
-                resampling = Resampling.nearest if palette else Resampling.bilinear
-                return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=mask_kind(dataset) == "none")
-            return dataset
+        # A server may take its time, and the others must not wait for it.
+        with nullcontext() if is_remote(self.name) else _quiet():
+            dataset = rasterio.open(self._gdal_name)
+        _forget_broken_exif(dataset)
+        points, crs = dataset.gcps
+        if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
+            palette = dataset.colorinterp[0].name == "palette"
+            resampling = Resampling.nearest if palette else Resampling.bilinear
+            return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=mask_kind(dataset) == "none")
+        return dataset
 
     def _gdal_options(self) -> dict[str, Any]:
         """GDAL settings; what the user set in the environment stays."""
         options: dict[str, Any] = {"GDAL_CACHEMAX": CACHE_BYTES}
         if self.is_array:
             options["GDAL_MEM_ENABLE_OPEN"] = "YES"
-        elif is_remote(self.name):
+        else:
+            # Local files too, such as VRTs, may name others that lie on a server.
+            options |= servers.options()
+        if not self.is_array and is_remote(self.name):
             # Listing a bucket's folder to look for side files costs more than all the tiles of an image.
-            options |= {
-                "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-                "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-                "GDAL_HTTP_MAX_RETRY": "3",
-                "GDAL_HTTP_RETRY_DELAY": "1",
-                "GDAL_HTTP_CONNECTTIMEOUT": "20",
-                "VSI_CACHE": "TRUE",
-            }
+            options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
         return {name: value for name, value in options.items() if name not in os.environ}
+
+
+class Pixels:
+    """What reads the pixels of a source and where they are data, with the arguments of rasterio's datasets."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def read(self, *arguments: Any, **options: Any) -> NDArray[Any]:
+        """Pixels [bands, h, w], or [h, w] of one band."""
+        return self._source.read(lambda handle: handle.read(*arguments, **options))
+
+    def dataset_mask(self, **options: Any) -> NDArray[np.uint8]:
+        """Where there is data, uint8 [h, w], 0 where there is none."""
+        return self._source.read(lambda handle: handle.dataset_mask(**options))
 
 
 def mask_kind(dataset: Any) -> str:
@@ -128,6 +185,24 @@ def mask_kind(dataset: Any) -> str:
 def is_remote(source: str) -> bool:
     """Whether a source is a URL or a GDAL virtual path rather than a local file."""
     return "://" in source or source.startswith("/vsi")
+
+
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning of images that have no place on the ground; one thread at a time, since filters are shared by
+    all."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _close(handle: Any) -> None:
+    handle.close()
+    if isinstance(handle, WarpedVRT):
+        handle.src_dataset.close()
 
 
 def _forget_broken_exif(dataset: Any) -> None:

@@ -104,6 +104,7 @@ def test_geoparquet_metadata(make_scene: MakeScene, make_prediction: MakePredict
     # Absent would mean longitude and latitude; null means unknown.
     assert geo["columns"]["geometry"]["crs"] is None
     assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
+    assert geo["columns"]["geometry"]["bbox"] == read(tmp_path / "out.parquet").total_bounds.tolist()
 
 
 def test_gpkg_is_a_sound_database(make_scene: MakeScene, make_prediction: MakePrediction, tmp_path: Path) -> None:
@@ -114,6 +115,8 @@ def test_gpkg_is_a_sound_database(make_scene: MakeScene, make_prediction: MakePr
     assert database.execute("SELECT table_name, data_type FROM gpkg_contents").fetchall() == [
         ("detections", "features")
     ]
+    # No date of today, so that files can be compared.
+    assert database.execute("SELECT last_change FROM gpkg_contents").fetchall() == [("1970-01-01T00:00:00.000Z",)]
     database.close()
 
 

@@ -147,3 +147,30 @@ def test_remote_file_that_is_missing_is_said_with_its_address(server):
         Scene(address)
     assert str(caught.value).startswith(f"{address}: cannot be opened")
     assert "404" in str(caught.value)
+
+
+def test_closing_waits_for_what_other_threads_read(tmp_path):
+    path = tmp_path / "busy.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 900, 900), dtype=np.uint8)
+    place = rasterio.Affine(1, 0, 0, 0, -1, 0)
+    with rasterio.open(path, "w", "GTiff", 900, 900, 3, dtype="uint8", compress="deflate", transform=place) as file:
+        file.write(pixels)
+    scene, stop, wrong = Scene(path), threading.Event(), []
+
+    def read():
+        try:
+            while not stop.is_set():
+                if not np.array_equal(scene.read((0, 0, 900, 900)), pixels.transpose(1, 2, 0)):
+                    wrong.append("other pixels")
+        except Exception as error:
+            wrong.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(200):
+        scene.close()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
