@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -14,6 +16,7 @@ from .options import (
     console_options,
     detector_options,
     grouped,
+    resource_options,
     scene_options,
     search_options,
 )
@@ -39,6 +42,10 @@ output_options = grouped(
 @detector_options
 @search_options
 @scene_options
+@resource_options
+@click.option(
+    "--resume", is_flag=True, help="Keep finished rows of tiles beside the output, and go on from those kept earlier."
+)
 @console_options
 def predict(
     images: tuple[str, ...],
@@ -46,28 +53,38 @@ def predict(
     choice: DetectorChoice,
     settings: Any,
     scenes: SceneChoice,
+    resources: Any,
+    resume: bool,
     console: Console,
 ) -> None:
     """Find objects in images of any size and write where they are."""
     from slicedet.errors import InvalidSetting, SlicedetError
     from slicedet.outputs.targets import Targets
     from slicedet.pipeline import run
+    from slicedet.resuming import predict_resumably
 
     try:
         targets = Targets(images=len(images), **destination)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
-    detector = None
+    detector = functools.cache(lambda: _loaded(choice, settings.slice, console))
     answers: list[dict[str, Any]] = []
     failed = False
     for image in images:
         try:
-            with scenes.open(image) as scene:
-                paths = targets.of(scene)  # Before inference, which may take hours.
-                detector = detector or _loaded(choice, settings.slice, console)
-                with console.progress(scene.name, "tile") as progress:
-                    prediction = run(scene, detector, choice.applied_to(settings), progress)
-                written = targets.save(prediction, paths)
+            with scenes.open(image) as scene, console.progress(scene.name, "tile") as progress:
+                if resume:
+                    prediction, written = predict_resumably(
+                        scene, targets, detector, choice.applied_to(settings), asdict(scenes), progress, resources
+                    )
+                else:
+                    paths = targets.of(scene)  # Before inference, which may take hours.
+                    prediction = run(scene, detector(), choice.applied_to(settings), progress, resources)
+                    written = targets.save(prediction, paths)
+        except KeyboardInterrupt:
+            if not resume:
+                raise
+            raise click.ClickException("interrupted; the same command goes on from here") from None
         except SlicedetError as error:
             console.complain(error)
             answers.append({"source": image, "error": one_line(error)})

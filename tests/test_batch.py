@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from affine import Affine
 from pycocotools.coco import COCO
+from spots import Spots, spotted, tree
 
-from slicedet import Detections, Scene
 from slicedet.batch import Batch
 from slicedet.errors import InvalidSetting, OutputError, UnknownCategory, UnreadableImage
 from slicedet.pipeline import Settings
 
 PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
-
-
-class Spots:
-    """Finds bright pixels, one box around all those of a tile."""
-
-    categories, input_size, name = ("spot", "stain"), 128, "spots"
-
-    def detect(self, tiles):
-        return [self.found(tile) for tile in tiles]
-
-    def found(self, tile):
-        rows, columns = np.nonzero(tile[..., 0] > 200)
-        if not len(rows):
-            return Detections.empty()
-        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        return Detections([box], [0.9], [0])
-
-
-def spotted(x: int, y: int, size: tuple[int, int] = (100, 80)) -> np.ndarray:
-    """A dark picture [3, H, W] with a spot of 10 x 6 pixels."""
-    pixels = np.full((3, size[1], size[0]), 20, np.uint8)
-    pixels[:, y : y + 6, x : x + 10] = 250
-    return pixels
 
 
 @pytest.fixture
@@ -56,12 +34,6 @@ def folder(raster, tmp_path) -> Path:
     return tmp_path / "in"
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file and folder below, with the content of files."""
-    paths = sorted(folder.rglob("*"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in paths}
-
-
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -69,15 +41,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_good_images_give_results_that_mirror_the_folders_and_bad_ones_a_line(folder, tmp_path):
     before, heard = tree(folder), []
-    results = Batch(folder, tmp_path / "out").run(Spots(), Settings(), report=heard.append)
+    results = Batch(folder, tmp_path / "out").run(
+        Spots(), Settings(), report=lambda result, total: heard.append((result, total))
+    )
     assert tree(folder) == before
-    assert heard == results
-    assert {result.image: None if result.error is None else str(result.error) for result in results} == {
+    assert sorted(heard, key=lambda told: told[0].image) == [(result, 5) for result in results]
+    assert {result.image: result.error for result in results} == {
         "broken.jpg": f"{folder}/broken.jpg: not an image that GDAL can read",
-        "north/deep/three.tif": None,
-        "north/two.png": None,
+        "north/deep/three.tif": "",
+        "north/two.png": "",
         "north/void.tif": f"{folder}/north/void.tif: every pixel searched is nodata, there is nothing to detect",
-        "one.tif": None,
+        "one.tif": "",
     }
     files = {name for name in tree(tmp_path / "out") if (tmp_path / "out" / name).is_file()}
     assert files == {
@@ -128,7 +102,7 @@ def test_one_coco_file_over_all_good_images_loads_in_pycocotools(folder, tmp_pat
 )
 def test_pattern_chooses_images_and_hidden_files_are_never_taken(folder, tmp_path, pattern, images):
     job = Batch(folder, tmp_path / "out", pattern=pattern)
-    assert [path.relative_to(folder).as_posix() for path in job.images] == images
+    assert [item.name for item in job.items] == images
 
 
 def test_images_of_one_stem_keep_their_suffix_in_the_results(raster, tmp_path):
@@ -139,6 +113,15 @@ def test_images_of_one_stem_keep_their_suffix_in_the_results(raster, tmp_path):
     assert not any(result.error for result in results)
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("scene*.csv")}
     assert written == {"scene.tif.csv", "scene.png.csv", "deep/scene.csv"}
+
+
+def test_a_stem_that_is_another_images_name_is_not_used(raster, tmp_path):
+    for name in ("scene.tif", "scene.png", "scene.tif.png"):
+        raster(f"in/{name}", spotted(5, 7), driver="GTiff" if name.endswith("tif") else "PNG")
+    results = Batch(tmp_path / "in", tmp_path / "out", formats=["csv"]).run(Spots(), Settings())
+    assert not any(result.error for result in results)
+    written = {path.name for path in (tmp_path / "out").glob("*.csv")}
+    assert written == {"scene.tif.csv", "scene.png.csv", "scene.tif.png.csv", "summary.csv"}
 
 
 def test_results_below_the_images_are_not_taken_for_images(raster, tmp_path):
@@ -153,23 +136,23 @@ def test_results_below_the_images_are_not_taken_for_images(raster, tmp_path):
 def test_nothing_is_overwritten_unless_asked(folder, tmp_path):
     Batch(folder, tmp_path / "out").run(Spots(), Settings())
     first = tree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/.slicedet")
     with pytest.raises(OutputError, match=r"summary\.csv: exists already"):
         Batch(folder, tmp_path / "out")
     (tmp_path / "out/summary.csv").unlink()
     (tmp_path / "out/detections.coco.json").unlink()
     results = Batch(folder, tmp_path / "out").run(Spots(), Settings())
-    assert all(result.error is not None for result in results)
+    assert all(result.error for result in results)
     again = Batch(folder, tmp_path / "out", overwrite=True).run(Spots(), Settings())
-    assert sum(result.error is None for result in again) == 3
+    assert sum(not result.error for result in again) == 3
     assert tree(tmp_path / "out").keys() == first.keys()
 
 
-def test_own_way_of_opening_scenes_is_used(raster, tmp_path):
+def test_bands_are_those_asked_for(raster, tmp_path):
     pixels = spotted(5, 7)
     pixels[0] = 0
     raster("in/blue.tif", pixels)
-    job = Batch(tmp_path / "in", tmp_path / "out")
-    (result,) = job.run(Spots(), Settings(), lambda path: Scene(path, bands=(3, 2, 1)))
+    (result,) = Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings(), {"bands": (3, 2, 1)})
     assert result.detections == 1
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from slicedet.errors import CorruptFile, DownloadError, InvalidSetting, MissingWeights
+from slicedet.locks import locked
 from slicedet.models.config import Download, ModelConfig
 from slicedet.models.download import Patience, Progress, download
-from slicedet.models.lock import locked
 from slicedet.models.pdparams import load_pdparams
 from slicedet.models.unpacking import unpack
 

@@ -65,11 +65,11 @@ class Targets:
     def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
         """Writes a prediction to all its files, and the record of its run beside the first; returns all written."""
         written = [file for path in paths for file in save(prediction, path, self.overwrite)]
-        record = save_provenance(prediction.run, _record(paths[0], self.overwrite), self.overwrite)
+        record = save_provenance(prediction.run, record_path(paths[0], self.overwrite), self.overwrite)
         return list(dict.fromkeys([*written, record]))
 
 
-def _record(path: Path, overwrite: bool) -> Path:
+def record_path(path: Path, overwrite: bool) -> Path:
     """`big.run.json` for `big.geojson`; `big.run-2.json` where another run, with other outputs, has taken that name."""
     stem = path.name.removesuffix(".coco.json") if path.name.endswith(".coco.json") else path.stem
     stem = stem.removesuffix(".overlay")

@@ -24,7 +24,9 @@ def picture(shared):
 
 
 def names(folder) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Names of the files in a folder, less what a batch keeps for itself."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".slicedet" not in path.parts)
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def test_predict_writes_geojson_here_and_says_so(slicedet, here, picture, model):

@@ -1,0 +1,108 @@
+"""The images of a folder in order, the names of their results, and the parts that machines share out among them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slicedet.errors import InvalidSetting
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".tif",
+        ".tiff",
+        ".vrt",
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".jp2",
+        ".j2k",
+        ".webp",
+        ".img",
+        ".bmp",
+        ".gif",
+        ".ntf",
+        ".ecw",
+        ".sid",
+    ]
+)
+"""What counts as an image when no pattern says otherwise."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a list that one machine takes: number `index` of `count`, from 1. Raises InvalidSetting."""
+
+    index: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise InvalidSetting(f"shard {self.index}/{self.count}: expected I/N, such as 2/5, with I from 1 to N")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that "2/5" names. Raises InvalidSetting."""
+        match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+        if not match:
+            raise InvalidSetting(f"shard {text!r}: expected I/N, such as 2/5, with I from 1 to N")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def suffix(self) -> str:
+        """What its files in a results folder have in their name."""
+        return "" if self.count == 1 else f"-{self.index}-of-{self.count}"
+
+    def holds(self, position: int) -> bool:
+        """Whether the image at a position of the list, from 0, belongs to it."""
+        return position % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+class Item(NamedTuple):
+    """An image. position: in the list, from 0. name: relative to the folder, with slashes, fit for any table.
+    folder: of its results, relative to the output. stem: of their names."""
+
+    position: int
+    path: Path
+    name: str
+    folder: Path
+    stem: str
+
+
+def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
+    """Images below a folder in the order of their names, hidden files and the results' own folder left out."""
+    own = output.resolve()
+    found = []
+    for path in sorted(folder.rglob("*")):
+        wanted = any(path.match(pattern) for pattern in patterns) if patterns else path.suffix.lower() in IMAGE_SUFFIXES
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if wanted and not hidden and path.is_file() and own not in path.resolve().parents:
+            found.append(path)
+    stems = Counter((path.parent, path.stem) for path in found)
+    names = {(path.parent, path.name) for path in found}
+    items = []
+    for position, path in enumerate(found):
+        # Two images of one stem, such as a.jpg and a.tif, would share their results' names.
+        alone = stems[path.parent, path.stem] == 1 and (path.parent, path.stem) not in names
+        place = path.relative_to(folder)
+        items.append(Item(position, path, plain(place.as_posix()), place.parent, path.stem if alone else path.name))
+    return items
+
+
+def fingerprint(items: Sequence[Item]) -> dict[str, Any]:
+    """What tells whether two lists are the same."""
+    digest = sha256("\n".join(item.name for item in items).encode())
+    return {"images": len(items), "sha256": digest.hexdigest()}
+
+
+def plain(text: str) -> str:
+    """A text in which bytes that are no UTF-8, as old file names have them, are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()

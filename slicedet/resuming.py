@@ -1,0 +1,121 @@
+"""Resuming: one image whose finished rows of tiles are kept beside its first output until all is written."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slicedet.conditions import conditions, differences
+from slicedet.detectors.protocol import Detector
+from slicedet.errors import OutputError
+from slicedet.locks import exclusive
+from slicedet.manifest import Manifest, Stamp
+from slicedet.outputs import save
+from slicedet.outputs.files import check_target
+from slicedet.outputs.provenance import save_provenance
+from slicedet.outputs.targets import Targets
+from slicedet.outputs.targets import record_path
+from slicedet.pipeline import Progress, Resources, Settings, run
+from slicedet.prediction import Prediction
+from slicedet.publishing import flush_folder, move
+from slicedet.raster.scene import Scene
+
+
+def predict_resumably(
+    scene: Scene,
+    targets: Targets,
+    load: Callable[[], Detector],
+    settings: Settings,
+    scene_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    resources: Resources | None = None,
+) -> tuple[Prediction, list[Path]]:
+    """Runs a scene and writes it to its targets; gives the prediction and the files written.
+
+    However it ends, the next call goes on from the last finished row of tiles. These are kept in a hidden folder,
+    `.<first output>.slicedet-resume`, which is removed once all is written; an image that has changed begins anew.
+    load: gives the detector, once the outputs are known to be possible. scene_options: those the scene was opened with.
+    Raises the errors of `Targets.of` and `run`; OutputError where another run is at it, or an earlier one had other
+    settings; CorruptFile where what was kept is damaged.
+    """
+    # The names only: files of the run that was broken off may be there.
+    permissive = copy.copy(targets)
+    permissive.overwrite = True
+    paths = permissive.of(scene)
+    with _journal(paths[0].with_name(f".{paths[0].name}.slicedet-resume"), paths[0]) as manifest:
+        if not targets.overwrite:
+            for published in manifest.fact("published") or ():
+                Path(published).unlink(missing_ok=True)
+        targets.of(scene)
+        detector = load()
+        _require(manifest, conditions(detector, settings, scene_options or {}), paths[0])
+        manifest.take_list([(0, scene.source)])
+        manifest.begin(scene.source, Stamp.of(scene.source))
+        prediction = run(scene, detector, settings, progress, resources, manifest.journal(scene.source))
+        return prediction, _publish(prediction, targets, paths, manifest)
+
+
+def _publish(prediction: Prediction, targets: Targets, paths: Sequence[Path], manifest: Manifest) -> list[Path]:
+    """What `Targets.save` does, by way of the journal's folder, which a killed run leaves to the next."""
+    staging = manifest.path.with_name("writing")
+    shutil.rmtree(staging, ignore_errors=True)
+    moves: dict[Path, Path] = {}
+    for number, path in enumerate(paths):
+        folder = staging / str(number)
+        folder.mkdir(parents=True)
+        try:
+            files = save(prediction, folder / path.name, overwrite=True)
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(folder), str(path.parent))) from error
+        for written in files:
+            target = path.with_name(written.name)
+            if target in paths or targets.overwrite or not target.exists():  # A style that is there stays.
+                moves[target] = written
+    record = record_path(paths[0], targets.overwrite)
+    moves[record] = save_provenance(prediction.run, staging / record.name)
+    for path in paths:
+        check_target(path, targets.overwrite)
+    manifest.note("published", [str(target.absolute()) for target in moves])
+    manifest.sync(0)
+    for target, written in moves.items():
+        move(written, target)
+    for folder in {target.parent for target in moves}:
+        flush_folder(folder)
+    return list(moves)
+
+
+@contextmanager
+def _journal(folder: Path, output: Path) -> Iterator[Manifest]:
+    """The manifest in a folder that is removed if the block ends well, or leaves nothing worth keeping."""
+    remedy = f"delete the folder {folder}"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    with exclusive(folder / "lock", str(output)):
+        worthless = False
+        try:
+            with Manifest(folder / "journal.sqlite", remedy) as manifest:
+                try:
+                    yield manifest
+                    worthless = True
+                finally:
+                    worthless = worthless or not (manifest.strips() or manifest.fact("published"))
+        finally:
+            if worthless:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require(manifest: Manifest, wanted: dict[str, Any], output: Path) -> None:
+    before = manifest.fact("conditions")
+    if before is None or not manifest.strips():
+        manifest.note("conditions", wanted)
+    elif differing := differences(before, wanted):
+        raise OutputError(
+            f"{output}: was begun with other settings ({differing}); give the same ones, or delete the folder "
+            f"{manifest.path.parent}"
+        )
