@@ -94,8 +94,8 @@ class SlicedetWarning(UserWarning):
 
 
 class ModelWarning(SlicedetWarning):
-    """What a model says of itself contradicts its graph, another engine than asked for runs it, or nothing is chosen for
-    precision "auto"."""
+    """What a model says of itself contradicts its graph, another engine than asked for runs it, or nothing is chosen
+    for precision "auto"."""
 
 
 class DatasetWarning(SlicedetWarning):

@@ -17,8 +17,7 @@ from slicedet.manifest import Manifest, Stamp
 from slicedet.outputs import save
 from slicedet.outputs.files import check_target
 from slicedet.outputs.provenance import save_provenance
-from slicedet.outputs.targets import Targets
-from slicedet.outputs.targets import record_path
+from slicedet.outputs.targets import Targets, record_path
 from slicedet.pipeline import Progress, Resources, Settings, run
 from slicedet.prediction import Prediction
 from slicedet.publishing import flush_folder, move

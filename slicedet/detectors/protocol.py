@@ -22,9 +22,9 @@ class Detector(Protocol):
     tile.
 
     It may also have `name` (str), `gsd` (metres per pixel it was trained at), `provenance` (a mapping for the run's
-    record), and, to work while tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when it
-    has room for them and answers each, in order. Tiles of a stream are views of what was read: not contiguous, and not
-    to be written to.
+    record), and, to work while tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when
+    it has room for them and answers each, in order. Tiles of a stream are views of what was read: not contiguous, and
+    not to be written to.
     """
 
     @property
