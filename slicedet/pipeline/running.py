@@ -24,6 +24,7 @@ from slicedet.pipeline.record import describe, versions
 from slicedet.pipeline.search import Seen, Strip, TileCount
 from slicedet.pipeline.settings import Resources, Settings
 from slicedet.prediction import Prediction
+from slicedet.raster.scene import interleaved
 
 Outcome = Prediction | SlicedetError
 
@@ -232,7 +233,7 @@ def _stream(detector: Detector, tiles: Iterator[NDArray[np.uint8]], batch: int) 
         yield from detector.stream(tiles)
         return
     while part := list(islice(tiles, batch)):
-        results = detector.detect([np.ascontiguousarray(tile) for tile in part])
+        results = detector.detect([interleaved(tile) for tile in part])
         if len(results) != len(part):
             raise InvalidDetections(f"{name_of(detector)} returned {len(results)} results for {len(part)} tiles")
         yield from results
