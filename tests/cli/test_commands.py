@@ -158,7 +158,11 @@ def test_batch_mirrors_the_folder_and_ends_with_1_for_a_bad_image(slicedet, here
     assert done.out == "2 of 3 images, 0 objects, results in out\n"
     files = {"summary.csv", "detections.coco.json", "one.csv", "one.run.json", "deep/two.csv", "deep/two.run.json"}
     assert names(here / "out") == files
-    again = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--pattern", "o*.tif", "--overwrite", "--json")
+    other = slicedet("batch", tmp_path / "in", "-o", "out", *model)
+    assert other.code == 1
+    assert "format" in other.err
+    assert "--restart" in other.err
+    again = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--format", "csv", "--pattern", "o*.tif", "--json")
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out)["failed"] == 0
     assert [row["image"] for row in json.loads(again.out)["images"]] == ["one.tif"]

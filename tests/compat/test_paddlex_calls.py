@@ -116,13 +116,13 @@ def test_predict_does_nothing_before_it_is_asked(model: Model, pictures: Path) -
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, ...]]:
     """Size of each window read from a scene and of what is made of it."""
     seen: list[tuple[float, ...]] = []
-    read = Scene.read_masked
+    read = Scene.read_view
 
     def noted(self: Scene, window: Any, size: Any = None) -> Any:
         seen.append((*window[2:], *(size or window[2:])))
         return read(self, window, size)
 
-    monkeypatch.setattr(Scene, "read_masked", noted)
+    monkeypatch.setattr(Scene, "read_view", noted)
     return seen
 
 
@@ -132,7 +132,9 @@ def test_slices_are_those_of_slicedet(
     path = raster("big.tif", paint(5, 1300, 900).transpose(2, 0, 1), tiled=True, blockxsize=256, blockysize=256)
     model = create_model(model_dir=model_dir, engine="paddle", slice=320, overlap=0.2, threshold={0: 0.8, 1: 1.0})
     (result,) = model.predict(str(path))
-    assert windows == [(320, 320, 320, 320)] * 20
+    assert windows == [(1300, 320, 1300, 320)] * 4  # A row of tiles at a time.
+    frame = result.prediction.run["frame"]
+    assert (frame["tile_width"], frame["tile_height"], frame["overlap_x"]) == (320, 320, 64)
     assert (result["input_path"], result["page_index"]) == (str(path), 0)
     least = {"red": 0.8, "blue": 0.5}
     expected = slicedet.predict(
