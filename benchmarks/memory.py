@@ -147,7 +147,7 @@ def search(path: Path, per_area: float, geojson: Path | None) -> Measured:
 
     detector = Free(lattice(per_area))
     start = time.perf_counter()
-    prediction = slicedet.predict(path, detector, slice=SLICE, overlap=OVERLAP)
+    prediction = slicedet.predict(path, detector, slice=SLICE, overlap=OVERLAP, keep_views=False)
     if geojson is not None:
         prediction.save(geojson)
     seconds = time.perf_counter() - start

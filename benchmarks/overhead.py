@@ -68,7 +68,7 @@ def measure(along: int, rounds: int, folder: Path) -> tuple[int, float, float, f
     if len(views) != BOXES * along**2:
         raise SystemExit(f"{path}: {len(views)} boxes of {along**2} tiles are not what was to be measured")
     works: list[Callable[[], object]] = [
-        lambda: slicedet.predict(path, detector, slice=SLICE, overlap=OVERLAP, merge=rule),
+        lambda: slicedet.predict(path, detector, slice=SLICE, overlap=OVERLAP, merge=rule, keep_views=False),
         lambda: read(path, grid),
         lambda: rule.apply(views, (edge, edge)),
     ]

@@ -26,6 +26,7 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
         for average, value in self._pairs.values():
             if average.is_floating_point():
-                average.scale_(decay).add_(value.astype(average.dtype) * (1 - decay))
+                # So what never changes stays as it is, to the last bit.
+                average.add_((value.astype(average.dtype) - average) * (1 - decay))
             else:
                 average.set_value(value)

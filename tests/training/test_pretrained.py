@@ -17,6 +17,7 @@ from slicedet.detectors.decoding import candidates, suppressed  # noqa: E402
 from slicedet.errors import CorruptFile, InvalidTraining, MissingWeights, ModelMismatch  # noqa: E402
 from slicedet.models import catalogue  # noqa: E402
 from slicedet.models.network_folder import exported  # noqa: E402
+from slicedet.training.averaging import MovingAverage  # noqa: E402
 from slicedet.training.frozen import freeze, freeze_norms  # noqa: E402
 from slicedet.training.pretrained import LeftOut, load_pretrained  # noqa: E402
 from slicedet.training.pretrained import folded as folding  # noqa: E402
@@ -208,6 +209,24 @@ def test_classes_without_a_source_keep_their_start(network: networks.Network, pd
     np.testing.assert_array_equal(
         vehicles.head.head_cls2.weight.numpy()[1:], network.head.head_cls2.weight.numpy()[80:]
     )
+
+
+def test_averaged_weights_are_loaded_whole(network: networks.Network, pdparams: Path, tmp_path: Path) -> None:
+    average = networks.build(NAME)
+    load_pretrained(network, pdparams)
+    averaging = MovingAverage(network, average, 0.9)
+    for step in range(40):
+        averaging.update(step)
+    for name, value in average.state_dict().items():
+        if "project" in name:  # The bins, which are no weights.
+            np.testing.assert_array_equal(value.numpy(), network.state_dict()[name].numpy())
+    state = {name: value.numpy() for name, value in average.state_dict().items()}
+    # Files from before had them averaged with rounding.
+    state = {name: value * np.float32(1.0000001) if "project" in name else value for name, value in state.items()}
+    file = tmp_path / "best_model.pdparams"
+    paddle.save({name: paddle.to_tensor(value) for name, value in state.items()}, str(file))
+    report = load_pretrained(networks.build(NAME), file)
+    assert (report.in_part, report.left_out, report.missing) == ((), (), ())
 
 
 def test_loading_twice_changes_nothing(network: networks.Network, pdparams: Path) -> None:
