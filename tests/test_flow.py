@@ -93,7 +93,9 @@ def same(a: Detections, b: Detections) -> None:
     np.testing.assert_array_equal(a.category_ids, b.category_ids)
 
 
-@pytest.mark.parametrize("detector", [Spots(), Streaming(0), Streaming(5), Streaming(10_000)], ids=repr)
+@pytest.mark.parametrize(
+    "detector", [Spots(), Streaming(0), Streaming(5), Streaming(10_000)], ids=["detect", "0", "5", "10000"]
+)
 @pytest.mark.parametrize("resources", [Resources(1, 1), Resources(3, 5), Resources(20, 10_000)], ids=str)
 def test_each_scene_comes_out_as_on_its_own_in_order(folder, detector, resources):
     outcomes = list(run_all([Task(lambda path=path: Scene(path)) for path in folder], detector, SETTINGS, resources))
