@@ -14,6 +14,9 @@ from slicedet.detectors.network import Image, Outputs, Signature, check_signatur
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.config import ModelConfig
 
+_PIXELS = 1 << 22
+"""Most pixels that run at the same time, a single image aside: each takes memory of its own."""
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
@@ -34,9 +37,12 @@ class OnnxRuntimeEngine:
             raise InvalidSetting(f"device {device!r}: this installation of ONNX Runtime has no such device")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._streams = streams or 1
-        if streams is not None:
-            options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // streams)
+        cores = os.cpu_count() or 1
+        width, height = config.input.size
+        # Tiles side by side go faster than one that all cores share, which wait for each other at every layer.
+        own = min(cores, max(1, _PIXELS // (width * height))) if device == "cpu" else 1
+        self._streams = streams or own
+        options.intra_op_num_threads = max(1, cores // self._streams)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # Its own exceptions have no common base besides this one.
