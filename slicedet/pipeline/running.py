@@ -19,6 +19,7 @@ from slicedet.detectors.protocol import Detector, name_of, provenance_of
 from slicedet.errors import EmptyImage, InvalidDetections, SlicedetError, UnreadableImage
 from slicedet.merging.gradual import GradualMerge, Settled
 from slicedet.merging.order import best_first
+from slicedet.pipeline.pile import Pile
 from slicedet.pipeline.reading import Ended, Event, Job, Opened, RowKept, RowRead, Task, read_ahead
 from slicedet.pipeline.record import describe, versions
 from slicedet.pipeline.search import Seen, Strip, TileCount
@@ -106,7 +107,7 @@ class _Gathering:
         self._seen: list[Seen] = []
         self._raw = 0
         self._views: list[Detections] = []
-        self._kept: list[Detections] = []
+        self._kept = Pile()
         self._origins: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def found(self, job: Job, found: Detections) -> None:
@@ -148,8 +149,7 @@ class _Gathering:
         if self._task.progress is not None:
             self._task.progress(count.total, count.total)  # The last tiles may have been left out.
         self._settled(self._merge.finish())
-        detections = Detections.concatenate(self._kept)
-        self._kept.clear()
+        detections = self._kept.take()
         order = best_first(detections.scores, detections.boxes, detections.category_ids)
         detections = detections[order]
         settings = self._settings
@@ -192,13 +192,11 @@ class _Gathering:
         if search.region is not None:
             kept &= search.region.holds(merged.boxes)
         if self._settings.keep_views:
-            before = sum(map(len, self._kept))
-            place = np.append(
-                np.where(kept, before + np.cumsum(kept) - 1, -1), -1
-            )  # The last is for what is in no box.
+            # The last is for what is in no box.
+            place = np.append(np.where(kept, len(self._kept) + np.cumsum(kept) - 1, -1), -1)
             self._origins.append((settled.given, place[settled.rows]))
         merged = merged[kept]
-        self._kept.append(merged if self._settings.keep_views else merged.replace(tiles=None))
+        self._kept.add(merged if self._settings.keep_views else merged.replace(tiles=None))
 
     def _placed_origins(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each view the row of its detection, once these have been put in order."""

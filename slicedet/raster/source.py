@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from slicedet.errors import InvalidBands, UnreadableImage, UnreadableWindow
 from slicedet.raster import servers
 
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 128 << 20
 """Decoded blocks GDAL may keep. Its own default, 5 % of the machine's memory, would make memory depend on the
 machine."""
 

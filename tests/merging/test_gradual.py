@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from slicedet import Detections, MergeRule
 from slicedet.merging import gradual
+from slicedet.merging import order as ordering
 from slicedet.merging.gradual import GradualMerge, above
 from slicedet.merging.order import best_first
 from slicedet.tiling import TileGrid
@@ -90,3 +91,15 @@ def test_clusters_reach_as_far_as_their_bounding_boxes() -> None:
     assert above(boxes[2:], 55, 0).tolist() == [True, False, False]
     assert above(boxes[2:], 99, 4).tolist() == [True, True, False]
     assert above(boxes[3:], 98, 12).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_the_order_does_not_depend_on_how_many_ties_are_settled_together(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(ordering, "AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    scores, boxes = rng.integers(0, 9, 200) / 10, rng.integers(0, 3, (200, 4))
+    expected = sorted(range(200), key=lambda i: (-scores[i], *boxes[i], i))
+    found = best_first(scores, boxes, np.arange(200))
+    assert found.tolist() == expected
