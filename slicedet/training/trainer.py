@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -74,6 +75,8 @@ def train(
     parallel = paddle.distributed.ParallelEnv()
     if parallel.world_size > 1:
         paddle.distributed.init_parallel_env()
+    # An engine for inference sets the threads of the whole process, on whose number the last bits of a sum depend.
+    paddle.base.core.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if resume:
         config = replace(config, resume=config.output)
     return Trainer(config, overwrite, listen or (lambda record: None)).run()

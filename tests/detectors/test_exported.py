@@ -53,12 +53,12 @@ def tiles() -> list[np.ndarray]:
 def assert_same(found: Detections, expected: Detections) -> None:
     """Within 0.5 px and 0.01, whatever the order of equal scores."""
     assert len(found) == len(expected) > 3
-    left, right = (
-        d[np.lexsort((d.boxes[:, 0].round(), d.boxes[:, 1].round(), d.category_ids))] for d in (found, expected)
-    )
-    np.testing.assert_array_equal(left.category_ids, right.category_ids)
-    np.testing.assert_allclose(left.boxes, right.boxes, atol=0.5)
-    np.testing.assert_allclose(left.scores, right.scores, atol=0.01)
+    apart = np.abs(found.boxes[:, None] - expected.boxes[None]).max(2)
+    apart[found.category_ids[:, None] != expected.category_ids[None]] = np.inf
+    like = apart.argmin(1)
+    assert len(np.unique(like)) == len(expected), "two boxes have the same like"
+    np.testing.assert_array_less(apart.min(1), 0.5)
+    np.testing.assert_allclose(found.scores, expected.scores[like], atol=0.01)
 
 
 @converts
