@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from slicedet.models import DEFAULT_MODEL
+
 from .console import Console
-from .options import DEFAULT_MODEL, console_options
+from .options import console_options
 
 if TYPE_CHECKING:
     from slicedet.bench import Bench, Timing

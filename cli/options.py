@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slicedet.models import DEFAULT_MODEL
+
 from .console import VERBOSE, Console
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from slicedet.raster.scene import Scene
 
 Command = Callable[..., Any]
-
-DEFAULT_MODEL = "aerial-vehicles"
 
 
 def grouped(

@@ -15,10 +15,10 @@ from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.evaluating import Counts
 from slicedet.evaluation.matching import match
 from slicedet.evaluation.results import Results, Truth, compared
+from slicedet.models import DEFAULT_MODEL
 from slicedet.outputs import default_name
 from slicedet.pipeline import predict
 
-MODEL = "aerial-vehicles"
 FORMATS = ("geojson", "gpkg", "coco", "jpg")
 
 Progress = Callable[[str], Callable[[int, int], None]]
@@ -55,7 +55,7 @@ def demonstrate(
     started = time.perf_counter()
     scene = write_scene(folder / "scene.tif", settings, overwrite, progress("painting"))
     painted = time.perf_counter()
-    detector = load_detector(MODEL)
+    detector = load_detector(DEFAULT_MODEL)
     prediction = predict(scene.image, detector, progress=progress("searching"))
     outputs = [
         path for name in FORMATS for path in prediction.save(folder / default_name("scene", name), overwrite=overwrite)

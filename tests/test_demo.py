@@ -15,15 +15,15 @@ from slicedet.cli import main
 import slicedet
 from slicedet.datasets import coco
 from slicedet.datasets.synthetic import SceneSettings, synthetic_tile, write_scene
-from slicedet.demo import MODEL
 from slicedet.evaluation import average_precision
+from slicedet.models import DEFAULT_MODEL
 
 CLASSES = {"*": "vehicle", "cyclist": ""}
 
 
 @pytest.fixture(scope="module")
 def detector() -> Any:
-    return slicedet.load_detector(MODEL)
+    return slicedet.load_detector(DEFAULT_MODEL)
 
 
 def test_the_demo_finds_its_vehicles(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_demo_does_not_overwrite(tmp_path: Path) -> None:
 
 
 def test_the_model_is_small_and_says_where_it_comes_from() -> None:
-    folder = Path(str(files("slicedet.configs"))) / MODEL
+    folder = Path(str(files("slicedet.configs"))) / DEFAULT_MODEL
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "CC BY-SA 4.0" in card
@@ -60,7 +60,7 @@ def test_the_model_is_small_and_says_where_it_comes_from() -> None:
 
 
 def test_the_paddle_folder_is_the_same_model(detector: Any) -> None:
-    paddle = slicedet.load_detector(MODEL, engine="paddle")
+    paddle = slicedet.load_detector(DEFAULT_MODEL, engine="paddle")
     assert (paddle.categories, paddle.gsd, paddle.input_size) == (
         detector.categories,
         detector.gsd,
@@ -88,7 +88,7 @@ def test_no_vehicle_in_a_forest(detector: Any, shared: Path) -> None:
 def test_real_vehicles_of_streets_that_training_has_not_seen(shared: Path) -> None:
     data = shared / "data" / "aerial_vehicles"
     dataset = coco.read(data / "annotations" / "instance_val.json")
-    detector = slicedet.load_detector(MODEL, threshold=0.01)
+    detector = slicedet.load_detector(DEFAULT_MODEL, threshold=0.01)
     found = [slicedet.predict(data / "images" / image.file_name, detector).detections for image in dataset.images]
     report = average_precision(dataset, found, detector.categories, CLASSES)
     assert report.ap50 >= 0.98

@@ -49,7 +49,7 @@ def resized(
     left, top = round(-x1 * scale[0]), round(-y1 * scale[1])
     right, bottom = round((width - x1) * scale[0]), round((height - y1) * scale[1])
     inner = max(1, right - left), max(1, bottom - top)
-    kinds = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA if max(scale) < 1 else cv2.INTER_NEAREST)
+    kinds = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA if max(scale) < 1 else cv2.INTER_NEAREST_EXACT)
     kind = kinds[rng.choice(3, p=(0.4, 0.4, 0.2) if max(scale) >= 1 else (0.3, 0.2, 0.5))]
     part = pixels if inner == (width, height) else cv2.resize(pixels, inner, interpolation=kind)
     if inner == size and (left, top) == (0, 0):
