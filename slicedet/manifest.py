@@ -26,6 +26,7 @@ from slicedet.detections import Detections
 from slicedet.errors import CorruptFile, OutputError
 from slicedet.pipeline import Strip, TileCount
 from slicedet.publishing import flush_folder
+from slicedet.raster.beside import companions
 
 APPLICATION = 0x736C6463
 """SQLite's application id of manifests."""
@@ -89,6 +90,12 @@ class Stamp(NamedTuple):
         except (OSError, ValueError):
             return cls(0, 0)
         return cls(found.st_size, found.st_mtime_ns)
+
+    @classmethod
+    def of_image(cls, path: str | Path) -> Stamp:
+        """That of an image and all that is read along with it: bytes in all, and the last change of any."""
+        stamps = [cls.of(each) for each in (path, *companions(path))]
+        return cls(sum(each.size for each in stamps), max(each.mtime_ns for each in stamps))
 
 
 @dataclass(frozen=True)

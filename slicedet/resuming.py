@@ -53,7 +53,7 @@ def predict_resumably(
         detector = load()
         _require(manifest, conditions(detector, settings, scene_options or {}), paths[0])
         manifest.take_list([(0, scene.source)])
-        manifest.begin(scene.source, Stamp.of(scene.source))
+        manifest.begin(scene.source, Stamp.of_image(scene.source))
         prediction = run(scene, detector, settings, progress, resources, manifest.journal(scene.source))
         return prediction, _publish(prediction, targets, paths, manifest)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from affine import Affine
 from spots import Spots, spotted, strewn, tree
 
@@ -109,6 +110,23 @@ def test_a_changed_image_is_run_again_and_a_failed_one_tried_again(folder, raste
     assert {name for name, result in results.items() if not result.kept} == {"z.tif", "broken.tif"}
     run(folder, tmp_path / "anew")
     assert tree(tmp_path / "out", records=False) == tree(tmp_path / "anew", records=False)
+
+
+def test_what_is_read_along_with_an_image_counts_as_the_image(raster, tmp_path):
+    raster("in/a.tif", spotted(5, 7))
+    raster("parts/b.tif", spotted(8, 9), **PLACE)
+    raster("in/c.tif", spotted(1, 2))
+    with rasterio.open(tmp_path / "parts/b.tif") as part:
+        rasterio.shutil.copy(part, tmp_path / "in/b.vrt", driver="VRT")
+    formats = ["csv"]
+    run(tmp_path / "in", tmp_path / "out", formats=formats)
+    (tmp_path / "in/a.tfw").write_text("0.2\n0\n0\n-0.2\n10\n50\n")
+    raster("parts/b.tif", spotted(80, 90), **PLACE)
+    results = run(tmp_path / "in", tmp_path / "out", formats=formats)
+    assert {name for name, result in results.items() if not result.kept} == {"a.tif", "b.vrt"}
+    run(tmp_path / "in", tmp_path / "anew", formats=formats)
+    assert tree(tmp_path / "out", records=False) == tree(tmp_path / "anew", records=False)
+    assert all(result.kept for result in run(tmp_path / "in", tmp_path / "out", formats=formats).values())
 
 
 def test_an_image_that_changes_while_it_is_half_done_begins_anew(raster, tmp_path):

@@ -155,7 +155,7 @@ class _Run:
     def _unchanged(self, item: Item) -> Entry | None:
         """What is known of an image that has a result and is still the same."""
         entry = self._manifest.entry(item.name)
-        return entry if entry and entry.run is not None and entry.stamp == Stamp.of(item.path) else None
+        return entry if entry and entry.run is not None and entry.stamp == Stamp.of_image(item.path) else None
 
     def _settled(self, item: Item) -> bool:
         """Whether nothing is to be run for an image. Outputs that are missing are written."""
@@ -194,7 +194,7 @@ class _Run:
         """The scene, whose outputs can be written as far as can be told."""
         if str(item.path) != plain(str(item.path)):
             raise UnreadableImage(f"{plain(str(item.path))}: its name is not UTF-8; rename it")
-        stamp = Stamp.of(item.path)
+        stamp = Stamp.of_image(item.path)
         scene = Scene(item.path, **self._scene_options)
         try:
             make_folder(self._space.output / item.folder)

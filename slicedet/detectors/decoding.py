@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from slicedet.boxes import overlap
 from slicedet.detections import Detections
 from slicedet.merging.claims import Claims
+from slicedet.merging.order import best_first
 from slicedet.models.config import ModelConfig, NmsConfig
 
 Floats = NDArray[np.float32]
+
+VOTERS = 0.5
+"""Share of a box's score that a candidate needs to vote on its place."""
 
 
 def expected_outputs(config: ModelConfig) -> list[tuple[int | None, ...]]:
@@ -24,6 +29,19 @@ def expected_outputs(config: ModelConfig) -> list[tuple[int | None, ...]]:
     points: list[int] = [-(-config.input.size[0] // s) * -(-config.input.size[1] // s) for s in config.output.strides]
     bins = 4 * (config.output.reg_max + 1)
     return [*((1, n, classes) for n in points), *((1, n, bins) for n in points)]
+
+
+def decoded(config: ModelConfig, outputs: Sequence[Floats], threshold: float) -> Detections:
+    """What a network finds in one image, in input pixels, best score first, from `threshold` on."""
+    nms = config.nms
+    if nms is None or config.output.layout == "rows":
+        # Rows have been suppressed inside the graph.
+        found = candidates(config, outputs, threshold)
+        return found[best_first(found.scores, found.boxes, found.category_ids)]
+    lowest = threshold if config.box_voting is None else VOTERS * threshold
+    found = candidates(config, outputs, max(lowest, above(nms.score_threshold)))
+    kept = suppressed(found, nms)
+    return kept if config.box_voting is None else voted(kept[kept.scores >= threshold], found, config.box_voting)
 
 
 def candidates(config: ModelConfig, outputs: Sequence[Floats], minimum: float) -> Detections:
@@ -85,6 +103,22 @@ def suppressed(found: Detections, nms: NmsConfig) -> Detections:
     groups = found.category_ids[order].astype(np.int64)
     owner, _ = Claims("iou", above(nms.iou)).make(found.boxes[order].astype(np.float64), groups, rank)
     return found[order[owner == rank][: nms.keep]]
+
+
+def voted(kept: Detections, found: Detections, iou: float) -> Detections:
+    """The kept boxes of one tile, each at the mean of the candidates of its class that overlap it by at least `iou`,
+    weighted by score (Gidaris and Komodakis, 2015, arXiv 1505.01749).
+
+    What has less than VOTERS of a box's score has no vote, so that places do not depend on the threshold, if `found`
+    reaches down to VOTERS of it.
+    """
+    own = kept.category_ids[:, None] == found.category_ids
+    near = overlap(kept.boxes[:, None], found.boxes, "iou") >= iou
+    votes = np.where(own & near & (found.scores >= VOTERS * kept.scores[:, None]), found.scores, 0).astype(np.float64)
+    # A box without area overlaps nothing, not even itself.
+    some, elected = votes.any(1), kept.boxes.copy()
+    elected[some] = votes[some] @ found.boxes / votes[some].sum(1, keepdims=True)
+    return kept.replace(boxes=elected)
 
 
 def above(threshold: float) -> float:

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import above, candidates, expected_outputs, suppressed
+from slicedet.detectors.decoding import decoded, expected_outputs
 from slicedet.errors import ModelMismatch
-from slicedet.merging.order import best_first
 from slicedet.models.config import InputConfig, ModelConfig
 
 Image = NDArray[np.uint8]
@@ -98,13 +97,7 @@ class NetworkDetector:
         return planes.transpose(1, 2, 0)
 
     def _decoded(self, tile_size: tuple[int, int], outputs: Sequence[NDArray[np.float32]]) -> Detections:
-        # Rows have been suppressed inside the graph.
-        nms = self.config.nms if self.config.output.layout != "rows" else None
-        found = candidates(self.config, outputs, max(self.threshold, above(nms.score_threshold) if nms else 0.0))
-        if nms is not None:
-            found = suppressed(found, nms)
-        else:
-            found = found[best_first(found.scores, found.boxes, found.category_ids)]
+        found = decoded(self.config, outputs, self.threshold)
         width, height = self.config.input.size
         scale = np.array([tile_size[0] / width, tile_size[1] / height] * 2, np.float32)
         return found.replace(boxes=found.boxes * scale)

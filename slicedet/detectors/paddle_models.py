@@ -77,10 +77,11 @@ def _engine(
     precision: str,
     onnx_engine: OnnxEngine,
 ) -> tuple[ModelConfig, Engine]:
-    """The engine, and what the model is to it: `whole` by Paddle, `cut`, without suppression, by the others."""
+    """The engine, and what the model is to it: `whole` by Paddle, unless boxes vote; `cut`, without suppression, by the
+    others."""
     automatic = engine == "auto"
     if engine == "paddle" or (automatic and device != "cpu"):
-        return whole, _by_paddle(source, device, precision)
+        return _by_paddle(source, whole, cut, device, precision)
     try:
         if cut is None:
             raise conversion.ConversionFailed(f"{whole.name}: only programs in the .json format are converted")
@@ -93,14 +94,19 @@ def _engine(
             raise
     except conversion.ConversionFailed as error:
         warnings.warn(f"{error}; the paddle engine runs it", ModelWarning, stacklevel=2)
-    return whole, _by_paddle(source, device, precision)
+    return _by_paddle(source, whole, cut, device, precision)
 
 
-def _by_paddle(source: Source, device: str, precision: str) -> Engine:
+def _by_paddle(
+    source: Source, whole: ModelConfig, cut: ModelConfig | None, device: str, precision: str
+) -> tuple[ModelConfig, Engine]:
     from slicedet.detectors.paddle import PaddleEngine
 
-    with source() as model:
-        return PaddleEngine(model, device, precision)
+    with source() as model, tempfile.TemporaryDirectory() as folder:
+        if whole.box_voting is None or whole.output.layout != "rows" or cut is None or model.program is None:
+            return whole, PaddleEngine(model, device, precision)
+        # The boxes that vote are those that the suppression inside would remove.
+        return cut, PaddleEngine(conversion.cut(model, model.program, cut, Path(folder)), device, precision)
 
 
 def _convert(source: Source, cut: ModelConfig, path: Path) -> None:

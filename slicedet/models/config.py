@@ -90,6 +90,8 @@ class ModelConfig:
     weights: path of the weights file; None where the user must name it.
     downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
+    box_voting: IoU with a kept box from which what suppression removes has a say in its place; None for no say. Not
+    used with the layout "rows".
     """
 
     name: str
@@ -101,6 +103,7 @@ class ModelConfig:
     gsd: float | None = None
     slice: int | None = None
     threshold: float = DEFAULT_THRESHOLD
+    box_voting: float | None = None
     weights: Path | None = None
     downloads: Mapping[str, Download] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -149,6 +152,7 @@ def stated(config: ModelConfig, weights: str) -> dict[str, Any]:
         "gsd": config.gsd,
         "slice": config.slice,
         "threshold": config.threshold,
+        "box_voting": config.box_voting,
         "input": {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.input).items()
         },
@@ -240,6 +244,8 @@ def check(config: ModelConfig) -> None:
         "slice: expected pixels": config.slice is None
         or (_numbers((config.slice,), 1, whole=True) and config.slice > 0),
         "threshold: expected a number between 0 and 1": _numbers((config.threshold,), 1) and 0 <= config.threshold <= 1,
+        "box_voting: expected an IoU above 0, at most 1": config.box_voting is None
+        or (_numbers((config.box_voting,), 1) and 0 < config.box_voting <= 1),
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():

@@ -64,24 +64,30 @@ def convert(
     if model.program is None:
         raise ConversionFailed(f"{model.program_path}: only programs in the .json format are converted")
     content = model.program.without_nms()
+    mend_for_conversion(content)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
-        (folder / "cut.json").write_text(json.dumps(content))
-        mend_for_conversion(content)
+        part = cut(model, model.program, config, folder)
         (folder / "mended.json").write_text(json.dumps(content))
         made = folder / "model.onnx"
         to_onnx(folder / "mended.json", model.params_path, made)
-        cut = PaddleModel(folder / "cut.json", model.params_path, config, Program(folder / "cut.json"))
         image = probe(config.input.size)
         # Copied, since they hold only until the engine goes on.
         wanted, given = (
             [array.copy() for outputs in engine.stream([image]) for array in outputs]
-            for engine in (reference(cut), check(made))
+            for engine in (reference(part), check(made))
         )
         differences = compare(config, wanted, given, model.program_path)
         os.replace(made, target)
     return differences
+
+
+def cut(model: PaddleModel, program: Program, config: ModelConfig, folder: Path) -> PaddleModel:
+    """The model without its suppression, which makes it what `config` says; its program is written into `folder`."""
+    path = folder / "cut.json"
+    path.write_text(json.dumps(program.without_nms()))
+    return PaddleModel(path, model.params_path, config, Program(path))
 
 
 def to_onnx(program: Path, params: Path, made: Path) -> None:

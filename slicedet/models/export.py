@@ -402,6 +402,7 @@ def _inference_yml(network: Network, config: ModelConfig, fused: bool) -> str:
                 ("gsd", config.gsd),
                 ("slice", config.slice),
                 ("threshold", config.threshold),
+                ("box_voting", config.box_voting),
             )
             if value is not None
         },

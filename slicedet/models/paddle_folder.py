@@ -112,6 +112,7 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
         gsd=own.get("gsd"),
         slice=own.get("slice"),
         threshold=own.get("threshold", config_file.DEFAULT_THRESHOLD),
+        box_voting=own.get("box_voting"),
     )
 
 

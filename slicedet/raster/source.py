@@ -133,7 +133,7 @@ class Source:
 
     def _open(self) -> Any:
         # A server may take its time, and the others must not wait for it.
-        with nullcontext() if is_remote(self.name) else _quiet():
+        with nullcontext() if is_remote(self.name) else quiet():
             dataset = rasterio.open(self._gdal_name)
         _forget_broken_exif(dataset)
         points, crs = dataset.gcps
@@ -191,7 +191,7 @@ _FILTERS = threading.Lock()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the warning of images that have no place on the ground; one thread at a time, since filters are shared by
     all."""
     with _FILTERS, warnings.catch_warnings():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import candidates, expected_outputs, suppressed
+from slicedet.detectors.decoding import candidates, decoded, expected_outputs, suppressed
 from slicedet.models.config import InputConfig, ModelConfig, NmsConfig, OutputConfig
 
 CATEGORIES = ("car", "truck", "bus")
@@ -89,6 +92,44 @@ def test_suppression_is_per_class_with_limits_before_and_after() -> None:
     assert suppressed(found, NmsConfig(0.1, 0.6, 100, 2)).scores.tolist() == pytest.approx([0.9, 0.7])
     # Of class 0 only the best two are looked at, before the second of them is suppressed.
     assert suppressed(found, NmsConfig(0.1, 0.6, 2, 100)).scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 40), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([0.5, 0.7, 1.0])
+)
+def test_boxes_vote_as_an_independent_count_says_at_any_threshold(
+    seed: int, count: int, threshold: float, iou: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 3, (count, 2)) * 30 + rng.normal(0, 2, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(15, 25, (count, 2))], axis=1).astype(np.float32)
+    scores = np.where(rng.random((2, count)) < 0.5, rng.random((2, count)), 0).astype(np.float32)
+    outputs = [boxes[None], np.concatenate([scores, np.zeros((1, count), np.float32)])[None]]
+    plain = config("boxes-and-scores")
+    voting = replace(plain, box_voting=iou)
+    kept, found = (decoded(each, outputs, threshold) for each in (plain, voting))
+    assert found.scores.tolist() == kept.scores.tolist()
+    assert found.category_ids.tolist() == kept.category_ids.tolist()
+    for before, after, score, class_id in zip(kept.boxes, found.boxes, kept.scores, kept.category_ids, strict=True):
+        votes = []
+        for other, weight in zip(boxes.tolist(), scores[class_id].tolist(), strict=True):
+            wide = min(before[2], other[2]) - max(before[0], other[0])
+            high = min(before[3], other[3]) - max(before[1], other[1])
+            shared = max(wide, 0) * max(high, 0)
+            both = (before[2] - before[0]) * (before[3] - before[1]) + (other[2] - other[0]) * (other[3] - other[1])
+            if weight >= 0.5 * score and weight > 0.025 and shared / (both - shared) >= iou - 1e-6:
+                votes.append([weight, *other])
+        table = np.array(votes)
+        np.testing.assert_allclose(after, np.average(table[:, 1:], axis=0, weights=table[:, 0]), atol=1e-4)
+    # What a higher threshold keeps lies where it lay.
+    higher = decoded(voting, outputs, 0.6)
+    np.testing.assert_array_equal(higher.boxes, found[found.scores >= 0.6].boxes)
+
+
+def test_a_box_without_area_stays_where_it_is() -> None:
+    outputs = [np.array([[[5, 5, 5, 9]]], np.float32), np.array([[[0.9], [0], [0]]], np.float32)]
+    found = decoded(replace(config("boxes-and-scores"), box_voting=0.7), outputs, 0.5)
+    assert found.boxes.tolist() == [[5, 5, 5, 9]]
 
 
 def test_the_shared_weights_have_the_outputs_of_their_configurations(shared: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -76,6 +77,24 @@ def test_engines_agree_one_by_one_and_in_a_batch(name: str, folders: dict[str, P
         for tile, found, wanted in zip(tiles, together, expected, strict=True):
             assert_same(found, wanted)
             assert_same(detector.detect([tile])[0], wanted)
+
+
+@converts
+def test_boxes_vote_alike_on_every_engine(folders: dict[str, Path], tiles: list[np.ndarray], tmp_path: Path) -> None:
+    config = replace(catalogue.find(PICODET), box_voting=0.6)
+    export_network(lively(PICODET), config, tmp_path / "voting", ExportSettings(input_size=320))
+    plain, paddles, converted = (
+        load_detector(str(folder), engine=engine, threshold=THRESHOLDS[PICODET]).detect(tiles)
+        for folder, engine in (
+            (folders[PICODET], "paddle"),
+            (tmp_path / "voting", "paddle"),
+            (tmp_path / "voting", "openvino"),
+        )
+    )
+    for before, found, expected in zip(plain, paddles, converted, strict=True):
+        assert_same(found, expected)
+        np.testing.assert_allclose(found.scores, before.scores, atol=1e-5)
+    assert max(np.abs(found.boxes - before.boxes).max() for before, found in zip(plain, paddles, strict=True)) > 1
 
 
 @converts

@@ -71,6 +71,8 @@ def test_categories_may_name_a_list(tmp_path: Path) -> None:
         ({"categories": "unknown"}, "no list"),
         ({"gsd": -1}, "gsd"),
         ({"gsd": "fine"}, "gsd"),
+        ({"box_voting": 0}, "box_voting"),
+        ({"box_voting": "yes"}, "box_voting"),
         ({"name": 7}, "name"),
         ({"aliases": "Mine"}, "aliases"),
         ({"downloads": ["https://example.org/a.onnx"]}, "downloads: expected keys"),
