@@ -13,6 +13,7 @@ from slicedet.datasets.coco import CocoDataset, ImageRecord
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDetections
 from slicedet.evaluation.classes import Classes
+from slicedet.evaluation.parts import best_of_each, crowded, parts
 from slicedet.evaluation.results import Results, Truth, compared
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -113,26 +114,43 @@ def _evaluate(
     images: Sequence[ImageRecord], truth: Truth, results: Results, categories: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision [IoU, recall, class, size, limit] and greatest recall [IoU, class, size, limit]; -1 where undefined."""
+    # Detections of equal score count in the order of image ids there.
+    number = np.argsort(np.argsort([image.id for image in images]))
+    of_truth = number[truth.image_indices]
+    if not crowded(truth, results):
+        return _by_coco(truth, of_truth, results, number[results.image_indices], categories)
+    # The limits are by image, the other figures the same for parts of images.
+    few = results[best_of_each(results, COCO_LIMIT)]
+    limited = _by_coco(truth, of_truth, few, number[few.image_indices], categories)
+    of_truth, of_results = parts(truth, results, number)
+    full = _by_coco(truth, of_truth, results, of_results, categories)
+    precision, recall = (np.concatenate([a[..., :-1], b[..., -1:]], -1) for a, b in zip(limited, full, strict=True))
+    return precision, recall
+
+
+def _by_coco(
+    truth: Truth, of_truth: NDArray[np.int64], results: Results, of_results: NDArray[np.int64], categories: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same, of objects and detections that lie in the images `of_truth` and `of_results`, numbered from 0."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    # Detections of equal score count in the order of image ids there.
-    ids = np.array([image.id for image in images])
-    columns = {"image_id": ids[truth.image_indices].tolist(), "category_id": truth.category_ids.tolist()}
+    columns = {"image_id": of_truth.tolist(), "category_id": truth.category_ids.tolist()}
     annotations = _rows(
         **columns, bbox=_sides(truth.boxes), area=truth.areas.tolist(), iscrowd=truth.crowd.astype(int).tolist()
     )
     known = COCO()
+    images = max(of_truth.max(initial=0), of_results.max(initial=0)) + 1
     known.dataset = {
-        "images": [{"id": image.id, "width": image.width, "height": image.height} for image in images],
+        "images": [{"id": image} for image in range(images)],
         "categories": [{"id": number, "name": str(number)} for number in range(categories)],
         # An id of 0 would read as unmatched.
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
     }
     known.createIndex()
-    columns = {"image_id": ids[results.image_indices].tolist(), "category_id": results.category_ids.tolist()}
+    columns = {"image_id": of_results.tolist(), "category_id": results.category_ids.tolist()}
     found = known.loadRes(_rows(**columns, bbox=_sides(results.boxes), score=results.scores.tolist()))
     evaluation = COCOeval_faster(known, found, "bbox", ranges={name: list(size) for name, size in SIZES.items()})
-    most = int(np.bincount(results.image_indices, minlength=1).max())
+    most = int(np.bincount(of_results, minlength=1).max())
     evaluation.params.maxDets = [1, 10, COCO_LIMIT, max(most, COCO_LIMIT + 1)]
     evaluation.evaluate()
     evaluation.accumulate()

@@ -43,7 +43,7 @@ def match(truth: Truth, results: Results, iou: float = IOU) -> Matches:
     What takes none but lies in a crowd of its class, by `iou` of its own area, is ignored. A detection's fate depends
     on better ones only, so it is the same at every threshold.
     """
-    detections, objects, overlaps = _candidates(truth, results, iou)
+    detections, objects, overlaps = overlapping(truth, results, iou)
     rank = np.empty(len(results), np.int64)
     rank[np.argsort(-results.scores, kind="stable")] = np.arange(len(results))
     # Crowds come after all others; of equal overlaps pycocotools takes the last object.
@@ -66,7 +66,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 """Rows of detections, rows of objects, and the overlap of each pair."""
 
 
-def _candidates(truth: Truth, results: Results, iou: float) -> Pairs:
+def overlapping(truth: Truth, results: Results, iou: float) -> Pairs:
     """Pairs of a detection and an object of the same image and class that overlap enough."""
     images = np.intersect1d(truth.image_indices, results.image_indices)
     of_truth, of_results = (

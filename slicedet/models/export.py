@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.errors import InvalidConfig, InvalidSetting, MissingDependency, MissingWeights, ModelMismatch, OutputError
-from slicedet.models import cache, catalogue, conversion, network_folder, paddle_folder
+from slicedet.models import cache, catalogue, conversion, network_folder, paddle_folder, paddle_yaml
 from slicedet.models.catalogue import IN_FOLDER
-from slicedet.models.config import DIVISOR, INTERPOLATIONS, InputConfig, ModelConfig, OutputConfig, stated
+from slicedet.models.config import DIVISOR, InputConfig, ModelConfig, OutputConfig, stated
 from slicedet.tiling import parse_slice
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _write_paddle(
     from slicedet.detectors.paddle import run_program
     from slicedet.models import deployment
 
-    fused = _fuses(network, config.input)
+    fused = paddle_yaml.fuses(network, config.input)
     layer: Any = deployment.reparameterised(network)
     if fused:
         layer = deployment.Normalised(layer, config.input)
@@ -219,7 +218,7 @@ def _write_paddle(
         assert config.nms is not None  # Said by export_network.
         layer = deployment.Suppressing(layer, config.nms)
     network_folder.save_layer(layer, config.input, folder / "inference", scale_factor=settings.suppressing)
-    content = _inference_yml(network, config, fused)
+    content = paddle_yaml.written(network, config, fused)
     for stem, yaml_name in paddle_folder.LAYOUTS:
         (folder / yaml_name).write_text(content, encoding="utf-8")
         for suffix in (".json", ".pdiparams"):
@@ -237,9 +236,8 @@ def _write_paddle(
             values["scale_factor"] = scales
             expected = [expected[0] / np.tile(scales[:, None, ::-1], (1, 1, 2)), expected[1]]
             with tempfile.TemporaryDirectory() as name:
-                cut = Path(name) / "cut.json"
-                cut.write_text(json.dumps(model.program.without_nms()))
-                candidates = run_program(cut, model.params_path, values)
+                cut = conversion.cut(model, model.program, config, Path(name))
+                candidates = run_program(cut.program_path, cut.params_path, values)
             rows, counts = run_program(model.program_path, model.params_path, values)
             _check_rows(config, rows, counts, expected)
         else:
@@ -338,86 +336,6 @@ def _batch(images: list[NDArray[np.uint8]], source: InputConfig) -> NDArray[np.f
     from slicedet.detectors.network import normalised
 
     return np.stack([normalised(image, source) for image in images])
-
-
-def _fuses(network: Network, source: InputConfig) -> bool:
-    """Whether the graph normalises: PP-YOLOE's as the official ones do, others where the YAML cannot say it."""
-    from slicedet.networks.heads.ppyoloe import PPYOLOEHead
-
-    head = network.detection_head()
-    return isinstance(head, PPYOLOEHead) or source.channels == "bgr" or source.divide not in (1.0, 255.0)
-
-
-def _inference_yml(network: Network, config: ModelConfig, fused: bool) -> str:
-    """The YAML that PaddleDetection and PaddleX read beside a program."""
-    import yaml
-
-    from slicedet.networks.heads.ppyoloe import PPYOLOEHead
-
-    source, nms = config.input, config.nms
-    assert nms is not None
-    head = network.detection_head()
-    of_yolo = isinstance(head, PPYOLOEHead)
-    steps: list[dict[str, Any]] = [
-        {
-            "type": "Resize",
-            "interp": INTERPOLATIONS.index(source.interpolation),
-            "keep_ratio": False,
-            "target_size": [source.size[1], source.size[0]],
-        }
-    ]
-    if not fused:
-        steps.append(
-            {
-                "type": "NormalizeImage",
-                "is_scale": source.divide == 255,
-                "mean": list(source.mean),
-                "std": list(source.std),
-                "norm_type": "mean_std",
-            }
-        )
-    steps.append({"type": "Permute"})
-    content: dict[str, Any] = {
-        "mode": "paddle",
-        "draw_threshold": 0.5,
-        "metric": "COCO",
-        "use_dynamic_shape": source.dynamic,
-        "Global": {"model_name": _paddlex_name(config, of_yolo)},
-        "arch": "YOLO" if of_yolo else "GFL",
-        "min_subgraph_size": 3,
-        "Preprocess": steps,
-        "label_list": list(config.categories),
-        "NMS": {
-            "name": "MultiClassNMS",
-            "score_threshold": nms.score_threshold,
-            "nms_threshold": nms.iou,
-            "nms_top_k": nms.top_k,
-            "keep_top_k": nms.keep,
-        },
-        "fpn_stride": list(head.strides),
-        "slicedet": {
-            key: value
-            for key, value in (
-                ("name", config.name),
-                ("gsd", config.gsd),
-                ("slice", config.slice),
-                ("threshold", config.threshold),
-                ("box_voting", config.box_voting),
-            )
-            if value is not None
-        },
-    }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _paddlex_name(config: ModelConfig, of_yolo: bool) -> str:
-    """The name under which PaddleX runs a network: that of the same network, else of a relative. PaddleX takes no name
-    it does not know, and does the same for all models of a kind."""
-    for name in catalogue.names():
-        known = catalogue.find(name)
-        if known.aliases and known.network == config.network:
-            return known.aliases[0]
-    return "PP-YOLOE_plus-S" if of_yolo else "PicoDet-S"
 
 
 def _link(existing: Path, path: Path) -> None:
