@@ -9,10 +9,10 @@ from slicedet.evaluation.matching import overlapping
 from slicedet.evaluation.results import Results, Truth
 from slicedet.merging.pairs import connected
 
-PAIRS = 1 << 24
+PAIRS = 1 << 22
 """Most pairs of a detection and an object of one image that are laid out as a table, 8 bytes each."""
 
-_BOXES = 4096
+_BOXES = 512
 """Boxes in a part, unless more of them hang together."""
 
 _LEAST_IOU = 0.5 - 1e-6
