@@ -85,7 +85,7 @@ def test_no_vehicle_in_a_forest(detector: Any, shared: Path) -> None:
     assert len(slicedet.predict(shared / "geotiff" / "neon_osbs_029.tif", detector).detections) == 0
 
 
-def test_real_vehicles_of_streets_that_training_has_not_seen(shared: Path) -> None:
+def test_real_vehicles_from_above(shared: Path) -> None:
     data = shared / "data" / "aerial_vehicles"
     dataset = coco.read(data / "annotations" / "instance_val.json")
     detector = slicedet.load_detector(DEFAULT_MODEL, threshold=0.01)
