@@ -104,14 +104,18 @@ class Program:
 
 
 def mend_for_conversion(content: dict[str, Any]) -> None:
-    """Writes the scales of resizing as float32, in place: paddle2onnx 2.1 knows no others, Paddle 3.3 writes doubles,
-    and will not run what is mended."""
+    """Writes the scales of resizing and the slopes of leaky ReLUs as float32, in place: Paddle 3.3 writes doubles, for
+    which paddle2onnx 2.1 fails or reads 0. Paddle will not run what is mended."""
     for operation in _operations(content):
-        if _kind(operation).endswith("_interp"):
-            for attribute in operation["A"]:
-                if attribute["N"] == "scale":
-                    for number in attribute["AT"]["D"]:
-                        number["#"] = number["#"].replace("a_f64", "a_f32")
+        for attribute in operation.get("A", ()):
+            if _kind(operation).endswith("_interp") and attribute["N"] == "scale":
+                numbers = attribute["AT"]["D"]
+            elif _kind(operation) == "leaky_relu" and attribute["N"] == "negative_slope":
+                numbers = [attribute["AT"]]
+            else:
+                continue
+            for number in numbers:
+                number["#"] = number["#"].replace("a_f64", "a_f32")
 
 
 def _operations(content: Any) -> list[dict[str, Any]]:

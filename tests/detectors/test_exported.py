@@ -111,6 +111,14 @@ def test_exports_for_other_engines_load_as_folders(
         assert_same(found, expected)
 
 
+@converts
+def test_slopes_of_leaky_relus_survive_conversion(tmp_path: Path) -> None:
+    name = "picodet_shufflenetv2_1x_416_coco"
+    settings = ExportSettings("onnx", 320)
+    made = export_network(lively(name), catalogue.find(name), tmp_path / "made", settings)
+    assert made.pixels < 0.01
+
+
 @pytest.mark.parametrize("engine", ["paddle", pytest.param("openvino", marks=converts)])
 def test_a_dynamic_folder_runs_at_the_size_asked_for(
     engine: str, folders: dict[str, Path], tiles: list[np.ndarray], tmp_path: Path
