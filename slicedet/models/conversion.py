@@ -63,15 +63,12 @@ def convert(
         raise MissingDependency('other engines than paddle need, to convert it: pip install "slicedet[convert]"')
     if model.program is None:
         raise ConversionFailed(f"{model.program_path}: only programs in the .json format are converted")
-    content = model.program.without_nms()
-    mend_for_conversion(content)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         part = cut(model, model.program, config, folder)
-        (folder / "mended.json").write_text(json.dumps(content))
         made = folder / "model.onnx"
-        to_onnx(folder / "mended.json", model.params_path, made)
+        to_onnx(model.program, model.params_path, made)
         image = probe(config.input.size)
         # Copied, since they hold only until the engine goes on.
         wanted, given = (
@@ -90,14 +87,19 @@ def cut(model: PaddleModel, program: Program, config: ModelConfig, folder: Path)
     return PaddleModel(path, model.params_path, config, Program(path))
 
 
-def to_onnx(program: Path, params: Path, made: Path) -> None:
-    """Converts a program without suppression. Raises ConversionFailed."""
-    # In a process of its own: it writes on stdout, and where it fails it may take the process down.
-    command = [sys.executable, "-c", _SCRIPT, str(program), str(params), str(made)]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def to_onnx(program: Program, params: Path, made: Path) -> None:
+    """Converts a program, without its suppression. Raises ConversionFailed, or ModelMismatch as `without_nms` does."""
+    content = program.without_nms()
+    mend_for_conversion(content)
+    with tempfile.TemporaryDirectory() as folder:
+        mended = Path(folder) / program.path.name
+        mended.write_text(json.dumps(content))
+        # In a process of its own: it writes on stdout, and where it fails it may take the process down.
+        command = [sys.executable, "-c", _SCRIPT, str(mended), str(params), str(made)]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if result.returncode or not made.is_file():
         said = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-        raise ConversionFailed(f"{program.name}: paddle2onnx fails ({(said or ['no reason given'])[-1][:200]})")
+        raise ConversionFailed(f"{program.path.name}: paddle2onnx fails ({(said or ['no reason given'])[-1][:200]})")
 
 
 def compare(

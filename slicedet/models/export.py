@@ -253,7 +253,8 @@ def _write_converted(
     made = folder / "model.onnx"
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         model = network_folder.save(network, config, Path(name))
-        conversion.to_onnx(model.program_path, model.params_path, made)
+        assert model.program is not None  # It has just been written as .json.
+        conversion.to_onnx(model.program, model.params_path, made)
     written = _finish_converted(made, config, folder, settings)
     assert written.weights is not None  # Stated in the file just written.
     differences = []
