@@ -12,6 +12,7 @@ from slicedet import __version__
 from slicedet.detectors.protocol import Detector, provenance_of
 from slicedet.models import cache
 from slicedet.pipeline import Settings
+from slicedet.raster.source import shown
 from slicedet.tiling import parse_overlap, parse_slice
 
 _SPEED_ONLY = ("streams",)
@@ -24,10 +25,12 @@ def conditions(
     """All that decides a result, ready for JSON, but for the image itself."""
     values = asdict(settings)
     values["overlap"] = parse_overlap(settings.overlap)
-    size = detector.input_size if settings.slice is None else settings.slice
+    size = settings.slice or getattr(detector, "tile_size", None) or detector.input_size
     values["slice"] = None if size is None else parse_slice(size)
     if settings.roi is not None and Path(settings.roi).is_file():
         values["roi"] = f"sha256:{cache.digest(Path(settings.roi))}"
+    elif settings.roi is not None:
+        values["roi"] = shown(str(settings.roi))
     everything = {
         "slicedet": __version__,
         "settings": values,

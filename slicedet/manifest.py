@@ -126,7 +126,7 @@ class Manifest:
     Raises CorruptFile where the file is damaged, is something else, or comes from another version of slicedet.
     """
 
-    def __init__(self, path: Path, remedy: str = "begin anew with --restart") -> None:
+    def __init__(self, path: Path, remedy: str = "begin anew with --restart --overwrite") -> None:
         self.path = path
         self._remedy = remedy
         self._lock = threading.RLock()

@@ -20,7 +20,7 @@ from slicedet.outputs.provenance import save_provenance
 from slicedet.outputs.targets import Targets, record_path
 from slicedet.pipeline import Progress, Resources, Settings, run
 from slicedet.prediction import Prediction
-from slicedet.publishing import flush_folder, move
+from slicedet.publishing import flush_folder, make_lasting_folder, move
 from slicedet.raster.scene import Scene
 
 
@@ -54,7 +54,14 @@ def predict_resumably(
         _require(manifest, conditions(detector, settings, scene_options or {}), paths[0])
         manifest.take_list([(0, scene.source)])
         manifest.begin(scene.source, Stamp.of_image(scene.source))
-        prediction = run(scene, detector, settings, progress, resources, manifest.journal(scene.source))
+
+        def progressed(done: int, total: int) -> None:
+            # What a row of tiles has kept may not wait for the next row, which can take long.
+            manifest.sync()
+            if progress is not None:
+                progress(done, total)
+
+        prediction = run(scene, detector, settings, progressed, resources, manifest.journal(scene.source))
         return prediction, _publish(prediction, targets, paths, manifest)
 
 
@@ -91,10 +98,8 @@ def _publish(prediction: Prediction, targets: Targets, paths: Sequence[Path], ma
 def _journal(folder: Path, output: Path) -> Iterator[Manifest]:
     """The manifest in a folder that is removed if the block ends well, or leaves nothing worth keeping."""
     remedy = f"delete the folder {folder}"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    # Were it lost in a power cut, outputs that are kept would be nobody's.
+    make_lasting_folder(folder)
     with exclusive(folder / "lock", str(output)):
         worthless = False
         try:
@@ -107,6 +112,8 @@ def _journal(folder: Path, output: Path) -> Iterator[Manifest]:
         finally:
             if worthless:
                 shutil.rmtree(folder, ignore_errors=True)
+                # If it came back, what it calls its own would be removed, though others may have changed it by then.
+                flush_folder(folder.parent)
 
 
 def _require(manifest: Manifest, wanted: dict[str, Any], output: Path) -> None:

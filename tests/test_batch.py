@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from pycocotools.coco import COCO
 from spots import Spots, spotted, tree
 
 from slicedet.batch import Batch
-from slicedet.errors import InvalidSetting, OutputError, UnknownCategory, UnreadableImage
+from slicedet.errors import InvalidSetting, OutputError, SlicedetWarning, UnknownCategory, UnreadableImage
 from slicedet.pipeline import Settings
 
 PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
@@ -198,3 +200,77 @@ def test_batch_of_bad_images_only_still_leaves_a_summary(tmp_path):
     assert "0 bytes" in str(result.error)
     assert "0 bytes" in rows(tmp_path / "out/summary.csv")[0]["error"]
     assert COCO(tmp_path / "out/detections.coco.json").getImgIds() == []
+
+
+def listed(folder: Path, output: Path) -> list[str]:
+    return [item.name for item in Batch(folder, output).items]
+
+
+def test_linked_folders_are_followed_and_not_for_ever(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    raster("elsewhere/two.tif", spotted(5, 7), **PLACE)
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    assert listed(tmp_path / "in", tmp_path / "out") == ["linked/two.tif", "one.tif"]
+
+
+def test_a_link_to_nothing_is_missed_and_a_pipe_is_not_waited_for(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    (tmp_path / "in/gone.tif").symlink_to(tmp_path / "unmounted.tif")
+    os.mkfifo(tmp_path / "in/pipe.tif")
+    results = {r.image: r.error for r in Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings())}
+    assert results.keys() == {"gone.tif", "one.tif"}
+    assert "gone.tif" in results["gone.tif"]
+    assert not results["one.tif"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may not read a folder")
+def test_a_folder_that_cannot_be_read_is_told(raster):
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        for name in ("one.tif", "closed/two.tif"):
+            raster(f"{place}/in/{name}", spotted(5, 7), **PLACE)
+        os.chmod(f"{place}/in/closed", 0o700)
+        os.seteuid(65534)
+        try:
+            with pytest.warns(SlicedetWarning, match="closed: this folder cannot be read"):
+                assert listed(Path(place, "in"), Path(place, "out")) == ["one.tif"]
+        finally:
+            os.seteuid(0)
+
+
+def test_what_earlier_runs_made_is_not_taken_for_images(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    raster("in/one.overlay.png", spotted(5, 7), driver="PNG")
+    Batch(tmp_path / "in", tmp_path / "in/results", formats=["tif"]).run(Spots(), Settings())
+    shutil.move(tmp_path / "in/results/one.overlay.tif", tmp_path / "in/results/renamed.tif")
+    assert listed(tmp_path / "in", tmp_path / "in/others") == ["one.tif"]
+
+
+def test_a_name_too_long_for_its_results_fails_that_image_alone(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    raster(f"in/{'m' * 249}.tif", spotted(5, 7), **PLACE)
+    long, short = Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings())
+    assert "cannot be written: File name too long" in long.error
+    assert not short.error
+
+
+def test_settings_may_change_as_long_as_nothing_came_of_them(folder, tmp_path):
+    failing = Batch(folder, tmp_path / "out").run(Spots(), Settings(roi=str(tmp_path / "nowhere.shp")))
+    assert all(result.error for result in failing)
+    results = Batch(folder, tmp_path / "out").run(Spots(), Settings())
+    assert sum(not result.error for result in results) == 3
+    with pytest.raises(OutputError, match=r"results of other settings \(overlap"):
+        Batch(folder, tmp_path / "out").run(Spots(), Settings(overlap=0.5))
+
+
+def test_the_region_of_interest_is_never_overwritten(raster, tmp_path):
+    raster("in/one.tif", spotted(5, 7), **PLACE)
+    box = tmp_path / "out/one.geojson"
+    box.parent.mkdir()
+    ring = [[13.5, 45.1], [13.8, 45.1], [13.8, 45.2], [13.5, 45.2], [13.5, 45.1]]
+    box.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    before = box.read_bytes()
+    (result,) = Batch(tmp_path / "in", tmp_path / "out", overwrite=True).run(Spots(), Settings(roi=str(box)))
+    assert "is the region of interest itself" in result.error
+    assert box.read_bytes() == before

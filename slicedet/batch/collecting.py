@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,15 +9,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slicedet.batch.listing import Shard
+from slicedet.batch.listing import HIDDEN, Shard
 from slicedet.batch.results import Report, Result
-from slicedet.batch.space import HIDDEN, Space, make_folder, manifest_path, remove
+from slicedet.batch.space import Space, manifest_path, remove
 from slicedet.conditions import differences
 from slicedet.errors import OutputError
 from slicedet.locks import exclusive
 from slicedet.manifest import DONE, FAILED, Entry, Manifest, Stamp
-from slicedet.outputs.files import write_errors
-from slicedet.publishing import move
+from slicedet.outputs.files import flush_file, write_errors
+from slicedet.publishing import make_folder, move
 
 _NAME = re.compile(r"manifest-(\d+)-of-(\d+)\.sqlite")
 
@@ -174,7 +173,6 @@ def _copied(part: _Part, space: Space, name: str) -> tuple[int, int]:
         staged = space.staging / target.name
         with write_errors(target, target.parent):
             shutil.copy2(source, staged)
-            with open(staged, "rb+") as file:
-                os.fsync(file.fileno())
+            flush_file(staged)
         move(staged, target)
     return Stamp.of(target)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slicedet.errors import InvalidSetting
+from slicedet.errors import InvalidSetting, SlicedetWarning
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -31,7 +33,10 @@ IMAGE_SUFFIXES = frozenset(
         ".sid",
     ]
 )
-"""What counts as an image when no pattern says otherwise."""
+"""What counts as an image when no pattern says otherwise, unless it is an overlay, made by an earlier run."""
+
+HIDDEN = ".slicedet"
+"""Folder of manifests, locks and unfinished files in a results folder."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,12 @@ class Item(NamedTuple):
 
 
 def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
-    """Images below a folder in the order of their names, hidden files and the results' own folder left out."""
-    own = output.resolve()
-    found = []
-    for path in sorted(folder.rglob("*")):
-        wanted = any(path.match(pattern) for pattern in patterns) if patterns else path.suffix.lower() in IMAGE_SUFFIXES
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if wanted and not hidden and path.is_file() and own not in path.resolve().parents:
-            found.append(path)
+    """Images below a folder in the order of their names, hidden files and folders of results left out.
+
+    Links to folders are followed. A file that cannot be opened, such as a link to nothing, is listed all the same, so
+    that it is missed by whoever runs it; a folder that cannot be read gives a SlicedetWarning.
+    """
+    found = sorted(path for path in _files(folder, output.resolve()) if _is_wanted(path, patterns))
     stems = Counter((path.parent, path.stem) for path in found)
     names = {(path.parent, path.name) for path in found}
     items = []
@@ -95,6 +98,39 @@ def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
         place = path.relative_to(folder)
         items.append(Item(position, path, plain(place.as_posix()), place.parent, path.stem if alone else path.name))
     return items
+
+
+def _files(folder: Path, own: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, nor among results."""
+
+    def unreadable(error: OSError) -> None:
+        warnings.warn(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); what is in it is left out",
+            SlicedetWarning,
+            stacklevel=6,
+        )
+
+    seen = {folder.resolve()}
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        further = []
+        for name in sorted(folders):
+            path = Path(place, name)
+            real = path.resolve()
+            # A link may lead back to where it is, or to what is listed already.
+            if not name.startswith(".") and real != own and real not in seen and not os.path.lexists(path / HIDDEN):
+                seen.add(real)
+                further.append(name)
+        folders[:] = further
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _is_wanted(path: Path, patterns: Sequence[str]) -> bool:
+    if patterns:
+        wanted = any(path.match(pattern) for pattern in patterns)
+    else:
+        wanted = path.suffix.lower() in IMAGE_SUFFIXES and not path.stem.lower().endswith(".overlay")
+    # Opening a pipe or a device would wait for ever.
+    return wanted and (os.path.isfile(path) or not os.path.exists(path))
 
 
 def fingerprint(items: Sequence[Item]) -> dict[str, Any]:

@@ -12,16 +12,17 @@ from typing import Any
 
 from slicedet.batch.listing import Item, Shard, fingerprint, listing, plain
 from slicedet.batch.results import Report, Result
-from slicedet.batch.space import Space, check_summaries, make_folder, manifest_path
+from slicedet.batch.space import Space, check_summaries, manifest_path
 from slicedet.conditions import conditions
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of
 from slicedet.errors import CorruptFile, OutputError, SlicedetError, SlicedetWarning, UnreadableImage
 from slicedet.manifest import DONE, Entry, Files, Stamp
 from slicedet.outputs import save
 from slicedet.outputs.provenance import save_provenance
-from slicedet.outputs.targets import Targets
+from slicedet.outputs.targets import Targets, check_apart
 from slicedet.pipeline import Resources, Settings, Task, run_all
 from slicedet.prediction import Prediction
+from slicedet.publishing import make_folder
 from slicedet.raster.scene import Scene
 
 GROUP_SECONDS = 1.0
@@ -199,6 +200,8 @@ class _Run:
         try:
             make_folder(self._space.output / item.folder)
             names = [(item.folder / path.name).as_posix() for path in self._paths(item, scene, self._space.staging)]
+            for name in names:
+                check_apart(self._space.output / name, self._settings.roi)
             self._space.check(names, self._entry(item).files, scene.source)
             self._manifest.begin(item.name, stamp)
         except BaseException:
@@ -240,7 +243,10 @@ class _Run:
 
         Were it not on the disk beforehand whose these files are, a power cut could leave files that are nobody's.
         """
-        if not self._written or time.monotonic() - self._published < seconds:
+        if not self._written:
+            self._manifest.sync()  # What a row of tiles has kept may not wait for the next row, which can take long.
+            return
+        if time.monotonic() - self._published < seconds:
             return
         written, self._written, ready = self._written, [], []
         for item, folder in written:

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slicedet.batch.listing import Shard
+from slicedet.batch.listing import HIDDEN, Shard
 from slicedet.batch.results import COCO, SUMMARY, write_all
 from slicedet.conditions import differences
 from slicedet.errors import CorruptFile, OutputError
 from slicedet.locks import exclusive
 from slicedet.manifest import Files, Manifest, Stamp
 from slicedet.outputs.files import check_target
-from slicedet.publishing import flush_folder, move
-
-HIDDEN = ".slicedet"
-"""Folder of manifests, locks and unfinished files in a results folder."""
+from slicedet.publishing import flush_folder, make_folder, make_lasting_folder, move
 
 
 def manifest_path(output: Path, shard: Shard) -> Path:
@@ -51,7 +48,9 @@ class Space:
         Raises OutputError where another run holds it, or results of other conditions are in it.
         """
         hidden = output / HIDDEN
-        make_folder(hidden)
+        # Were the way to the manifest lost in a power cut, outputs that are kept would be nobody's.
+        make_lasting_folder(output)
+        make_lasting_folder(hidden)
         what = str(output) if shard.count == 1 else f"{output}, shard {shard}"
         with exclusive(hidden / f"manifest{shard.suffix}.lock", what):
             path = manifest_path(output, shard)
@@ -123,14 +122,6 @@ class Space:
         flush_folder(self.output)
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-
-
 def remove(path: Path) -> None:
     """Removes a file that may be gone already. Raises OutputError."""
     try:
@@ -152,7 +143,11 @@ def _require(manifest: Manifest, output: Path, shard: Shard, wanted: Mapping[str
         if shard.count == 1:
             check_summaries(output, overwrite)
         manifest.note("conditions", wanted)
-    elif differing := differences(before, wanted):
+    elif not (differing := differences(before, wanted)):
+        return
+    elif not (manifest.has_results() or manifest.strips()):
+        manifest.note("conditions", wanted)  # Nothing has come of the others.
+    else:
         raise OutputError(
             f"{output}: has results of other settings ({differing}); give the same ones, or begin anew with --restart"
         )
@@ -169,7 +164,8 @@ def _forget(output: Path, path: Path, shard: Shard) -> None:
                 names = list(manifest.files())
                 for name in names:
                     remove(output / name)
-                for folder in {(output / name).parent for name in names}:
+                # Without a manifest nobody could tell that they were its own, should they come back.
+                for folder in {output, *((output / name).parent for name in names)}:
                     if folder.is_dir():
                         flush_folder(folder)
         except CorruptFile:

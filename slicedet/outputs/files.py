@@ -18,12 +18,13 @@ _WRITERS = {"pyarrow", "pyogrio", "rasterio"}
 def check_target(target: Path, overwrite: bool, source: str | None = None) -> None:
     """Raises OutputError where `target` cannot be written, exists already, or is the image `source` itself."""
     folder = target.parent
-    if not folder.exists():
-        raise OutputError(f"{target}: the folder {folder} does not exist; create it first")
-    if not folder.is_dir():
-        raise OutputError(f"{target}: {folder} is not a folder")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; give the name of a file in it")
+    with write_errors(target, folder):  # The name may be too long, a folder above be closed.
+        if not folder.exists():
+            raise OutputError(f"{target}: the folder {folder} does not exist; create it first")
+        if not folder.is_dir():
+            raise OutputError(f"{target}: {folder} is not a folder")
+        if target.is_dir():
+            raise OutputError(f"{target}: is a folder; give the name of a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable")
     if not os.path.lexists(target):
@@ -76,15 +77,15 @@ def publish(folder: Path, target: Path, overwrite: bool) -> None:
     """Moves the files in `folder` beside `target`, the one named like it last."""
     written = sorted(folder.iterdir(), key=lambda path: path.name == target.name)
     for path in written:
-        _flush_to_disk(path)
+        flush_file(path)
     # Another process may have made the file in the meantime.
     check_target(target, overwrite)
     for path in written:
         os.replace(path, target.with_name(path.name))
 
 
-def _flush_to_disk(path: Path) -> None:
-    """Network file systems and quotas tell of a full disk here at the latest."""
+def flush_file(path: Path) -> None:
+    """Has the disk take what is in a file. Network file systems and quotas tell of a full disk here at the latest."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
