@@ -60,7 +60,12 @@ def dataset() -> None:
     help="Folder for the report, or with --fix for the repaired copy (new, or empty).  [default: output]",
 )
 @click.option(
-    "--input-size", default=640, show_default=True, metavar="PX", help="Input of the network that advice is for."
+    "--input-size",
+    type=click.IntRange(1),
+    default=640,
+    show_default=True,
+    metavar="PX",
+    help="Input of the network that advice is for.",
 )
 @mode_option
 @console_options
@@ -79,6 +84,7 @@ def check(
     where there is an error. With --fix it is that of the repaired copy, whose report lies in it.
     """
     from slicedet.datasets.check import check as run
+    from slicedet.datasets.layout import annotations_name
     from slicedet.datasets.repair import CHANGES, repair
     from slicedet.datasets.report import write_failure, write_report
     from slicedet.errors import InvalidDataset
@@ -103,7 +109,9 @@ def check(
                 if counts[change]:
                     console.say(f"  {split:6}{counts[change]:>7,}  {CHANGES[change]}")
         with console.progress("repaired images", "image") as progress:
-            checked = run(output, None, input_size, progress)
+            # A single file has become one of a folder that lacks the other split.
+            file = output / "annotations" / annotations_name(checked.layout.splits[0].name)
+            checked = run(output if source.is_dir() else file, None, input_size, progress)
         left = checked.findings.summary()
         console.say(f"left in it: {left['errors']} errors, {left['warnings']} warnings")
         answer |= {"output": output, "changes": changes, "repaired": checked.summary()}
@@ -178,12 +186,18 @@ def convert(
     with console.progress("images", "image") as progress:
         done = run(source, format, output, classes=names, images=image_mode, progress=progress, **options)
     for split, count in done.images.items():
-        console.say(f"{split}: {count:,} images, {done.boxes[split]:,} boxes")
+        crowd = f", {done.crowd[split]:,} crowd regions" if done.crowd[split] else ""
+        console.say(f"{split}: {count:,} images, {done.boxes[split]:,} boxes{crowd}")
     if done.unlabeled:
         console.say(f"unlabeled: {done.unlabeled:,} images, listed in annotations/unlabeled.txt only")
     console.say("categories: " + ", ".join(f"{number} {name}" for number, name in enumerate(done.categories, 1)))
     for what, count in done.left_out.items():
         console.say(f"left out: {count:,} {what}")
+    if done.turned:
+        console.say(f"turned: the boxes of {done.turned:,} images, as EXIF turns the image")
+    if done.other_sizes:
+        more = f" and {len(done.other_sizes) - 3:,} more" if len(done.other_sizes) > 3 else ""
+        console.say(f"of another size than stated, boxes not scaled: {'; '.join(done.other_sizes[:3])}{more}")
     console.say(f"dataset: {output}")
     console.answer({**asdict(done), "output": output})
 

@@ -20,7 +20,7 @@ from slicedet.datasets.findings import ERROR, Findings
 from slicedet.datasets.layout import SPLITS, Layout, Split
 from slicedet.datasets.listing import ListedCategories, read_annotations, read_categories, read_images
 from slicedet.datasets.stats import Statistics, joined, measure
-from slicedet.errors import InvalidDataset
+from slicedet.errors import InvalidDataset, InvalidSetting
 
 Progress = Callable[[int, int], None]
 
@@ -88,6 +88,8 @@ def check(
     source, images: as for `layout.find`. A folder needs both splits, a single file is one. input_size: side in pixels
     of the network's input that the advice is for. Raises InvalidDataset where there is nothing to check.
     """
+    if input_size < 1:
+        raise InvalidSetting(f"input-size {input_size}: expected pixels, from 1")
     layout = layouts.find(source, images)
     findings = Findings()
     if Path(source).is_dir():

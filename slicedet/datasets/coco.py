@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import math
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.datasets.nonfinite import NullForNaN
+from slicedet.datasets.nonfinite import open_json
 from slicedet.errors import InvalidDataset
 
 
@@ -70,21 +73,18 @@ def read(path: str | Path) -> CocoDataset:
     boxes, areas = array("d"), array("d")
     ids, image_indices, category_ids, crowd = array("q"), array("q"), array("q"), array("b")
     for position, entry in enumerate(entries(path, "annotations")):
-        where = f"{path}: annotation {entry.get('id', f'number {position + 1}')}"
         try:
-            x, y, width, height = (float(value) for value in entry["bbox"])
-            image_indices.append(index_of[entry["image_id"]])
-            category_ids.append(category_of[entry["category_id"]])
-            ids.append(int(entry.get("id", position + 1)))
-            areas.append(float(entry.get("area", width * height)))
-        except KeyError as error:
-            raise InvalidDataset(f"{where}: {_unknown(entry, index_of)}; {CHECK}") from error
-        except (TypeError, ValueError) as error:
-            raise InvalidDataset(f"{where} has no box of four numbers; {CHECK}") from error
-        if not (np.isfinite([x, y]).all() and 0 < width < np.inf and 0 < height < np.inf):
-            raise InvalidDataset(f"{where} has a box without width or height, or with NaN; {CHECK}")
+            number, image, category, (x, y, width, height) = _annotation(entry, position, index_of, category_of)
+        except ValueError as error:
+            name = f"annotation {entry.get('id', f'number {position + 1}')!s:.40}"
+            raise InvalidDataset(f"{path}: {name}: {error}; {CHECK}") from error
+        ids.append(number)
+        image_indices.append(image)
+        category_ids.append(category)
         boxes.extend((x, y, x + width, y + height))
-        crowd.append(bool(entry.get("iscrowd", 0)))
+        area = stated_area(entry)
+        areas.append(width * height if area is None else area)
+        crowd.append(bool(stated_crowd(entry)))
     order = np.argsort(np.frombuffer(image_indices, np.int64), kind="stable")
     return CocoDataset(
         path=path,
@@ -104,24 +104,22 @@ CHECK = "see `slicedet dataset check`"
 """Where to send the user of a file that cannot be used."""
 
 
-def entries(path: Path, section: str, nan_as_null: bool = False) -> Iterator[dict[str, Any]]:
-    """The entries of one list of a COCO file (images, annotations, categories), one after the other, as they stand.
+def entries(path: Path, section: str) -> Iterator[dict[str, Any]]:
+    """The entries of one list of a COCO file (images, annotations, categories), one after the other, as they stand,
+    save that NaN and Infinity, which are no JSON, are None.
 
-    A file that is one list of annotations, COCO's format of results, has only that section. NaN and Infinity are no
-    JSON: they raise, or are given as None where `nan_as_null`. Raises InvalidDataset where the file is missing, cannot
-    be read, or is not JSON.
+    A file that is one list of annotations, COCO's format of results, has only that section. Raises InvalidDataset where
+    the file is missing, cannot be read, is nested too deep, or is not JSON.
     """
     import ijson
 
     try:
         with open(path, "rb") as file:
-            start = file.read(64).lstrip()[:1]
-            file.seek(0)
-            if start == b"[" and section != "annotations":
-                return
-            prefix = "item" if start == b"[" else f"{section}.item"
-            stream = NullForNaN(file) if nan_as_null else file
-            for entry in ijson.items(stream, prefix, use_float=True):
+            is_list = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+        if is_list and section != "annotations":
+            return
+        with open_json(path) as stream:
+            for entry in ijson.items(stream, "item" if is_list else f"{section}.item", use_float=True):
                 if not isinstance(entry, dict):
                     raise InvalidDataset(f"{path}: an entry of {section} is no object but {entry!r:.40}")
                 yield entry
@@ -130,20 +128,115 @@ def entries(path: Path, section: str, nan_as_null: bool = False) -> Iterator[dic
     except OSError as error:
         raise InvalidDataset(f"{path}: cannot be read ({error.strerror})") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise InvalidDataset(f"{path}: is not valid JSON ({str(error).splitlines()[0]})") from error
+        told = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        raise InvalidDataset(f"{path}: is not valid JSON ({told.splitlines()[0].strip()})") from error
+
+
+def whole(value: Any) -> int | None:
+    """A whole number from a number or from digits; None for anything else, and for what 64 bits do not hold."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and abs(value) < 1 << 63 else None
+
+
+def not_whole(entry: Mapping[str, Any], key: str) -> str:
+    """What is wrong with a field that is to be a whole number."""
+    value = entry.get(key)
+    if value is None:
+        return f"has no {key}"
+    kinds = {str: "a text", list: "a list", dict: "an object", bool: "true or false", float: "a decimal number"}
+    return f"its {key} {value!r:.40} is {kinds.get(type(value), 'too large')}, not a whole number"
+
+
+def image_record(entry: Mapping[str, Any]) -> ImageRecord:
+    """The image of an entry. Raises ValueError, which says what is wrong with it."""
+    number, width, height = (whole(entry.get(key)) for key in ("id", "width", "height"))
+    for key, value in (("id", number), ("width", width), ("height", height)):
+        if value is None:
+            raise ValueError(not_whole(entry, key))
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError("has no file_name" if name is None else f"its file_name {name!r:.40} is no name")
+    assert number is not None
+    assert width is not None
+    assert height is not None
+    if min(width, height) < 1:
+        raise ValueError(f"its width and height are {width} and {height}")
+    return ImageRecord(number, name, width, height)
+
+
+def category_record(entry: Mapping[str, Any]) -> tuple[int, str]:
+    """Id and name of a category. Raises ValueError, which says what is wrong with its entry."""
+    number, name = whole(entry.get("id")), entry.get("name")
+    if number is None:
+        raise ValueError(not_whole(entry, "id"))
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("has no name" if name is None else f"its name {name!r:.40} is no name")
+    return number, name
+
+
+def stated_area(entry: Mapping[str, Any]) -> float | None:
+    """The area of an annotation, None where it has none that is a number."""
+    value = entry.get("area")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def stated_crowd(entry: Mapping[str, Any]) -> bool | None:
+    """Whether an annotation is a region of many, None where it does not say so by a number."""
+    value = entry.get("iscrowd")
+    number = int(value) if isinstance(value, bool) else whole(value)
+    return None if number is None else number != 0
+
+
+def shown_box(values: Any) -> str:
+    """A box as people are to see it in a message."""
+    if not isinstance(values, list):
+        return f"{values!r:.40}"
+    return "[" + ", ".join("NaN" if value is None else f"{value!s:.12}" for value in values[:5]) + "]"
+
+
+def _annotation(
+    entry: dict[str, Any], position: int, index_of: Mapping[int, int], category_of: Mapping[int, int]
+) -> tuple[int, int, int, list[float]]:
+    """Id, places of image and category, and x, y, width, height. Raises ValueError, which says what is wrong."""
+    numbers = []
+    for key in ("image_id", "category_id"):
+        number = whole(entry.get(key))
+        if number is None:
+            raise ValueError(not_whole(entry, key))
+        numbers.append(number)
+    number = whole(entry.get("id", position + 1))
+    if number is None:
+        raise ValueError(not_whole(entry, "id"))
+    for role, known, meant in zip(("image", "category"), (index_of, category_of), numbers, strict=True):
+        if meant not in known:
+            raise ValueError(f"belongs to {role} {meant}, which is not in the file")
+    values = entry.get("bbox")
+    if values is None:
+        raise ValueError("has no bbox")
+    try:
+        box = [float(value) for value in values] if isinstance(values, list) else []
+    except (TypeError, ValueError):
+        box = []
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ValueError(f"its bbox {shown_box(values)} is not four numbers")
+    if min(box[2:]) <= 0:
+        raise ValueError(f"its bbox {shown_box(values)} has no width or height")
+    return number, index_of[numbers[0]], category_of[numbers[1]], box
 
 
 def _images(path: Path) -> tuple[list[ImageRecord], dict[int, int]]:
     """The images, and the place of each by its id."""
     images: list[ImageRecord] = []
-    for position, entry in enumerate(entries(path, "images")):
+    for position, entry in enumerate(entries(path, "images"), 1):
         try:
-            record = ImageRecord(int(entry["id"]), str(entry["file_name"]), int(entry["width"]), int(entry["height"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidDataset(
-                f"{path}: image number {position + 1} needs id, file_name, width and height; {CHECK}"
-            ) from error
-        images.append(record)
+            images.append(image_record(entry))
+        except ValueError as error:
+            raise InvalidDataset(f"{path}: image number {position}: {error}; {CHECK}") from error
     index_of = {image.id: index for index, image in enumerate(images)}
     if not images:
         raise InvalidDataset(f"{path}: holds no images; is it a COCO annotation file?")
@@ -154,22 +247,16 @@ def _images(path: Path) -> tuple[list[ImageRecord], dict[int, int]]:
 
 def _categories(path: Path) -> tuple[list[int], list[str]]:
     """Ids and names of the categories, by ascending id."""
-    try:
-        found = sorted((int(entry["id"]), str(entry["name"])) for entry in entries(path, "categories"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidDataset(f"{path}: every category needs an id and a name; {CHECK}") from error
+    found = []
+    for position, entry in enumerate(entries(path, "categories"), 1):
+        try:
+            found.append(category_record(entry))
+        except ValueError as error:
+            raise InvalidDataset(f"{path}: category number {position}: {error}; {CHECK}") from error
+    found.sort()
     if not found:
         raise InvalidDataset(f"{path}: holds no categories; is it a COCO annotation file?")
     numbers, names = [number for number, _ in found], [name for _, name in found]
     if len(set(numbers)) < len(numbers) or len(set(names)) < len(names):
         raise InvalidDataset(f"{path}: two categories have the same id or name; {CHECK}")
     return numbers, names
-
-
-def _unknown(entry: dict[str, Any], index_of: dict[int, int]) -> str:
-    """Which reference of an annotation leads nowhere."""
-    missing = [key for key in ("bbox", "image_id", "category_id") if key not in entry]
-    if missing:
-        return f"has no {missing[0]}"
-    role = "category" if entry["image_id"] in index_of else "image"
-    return f"belongs to {role} {entry[f'{role}_id']}, which is not in the file"

@@ -11,10 +11,16 @@ from slicedet.errors import InvalidDataset
 SPLITS = ("train", "val")
 """Splits a dataset is to have, in the order in which they are treated."""
 
+TEST = "test"
+"""A split that it may have besides."""
+
+_ALL = (*SPLITS, TEST)
+_LONGEST_PART, _LONGEST = 255, 4000
+
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a dataset: its name, train or val, and its annotation file."""
+    """A part of a dataset: its name, train, val or test, and its annotation file."""
 
     name: str
     annotations: Path
@@ -36,9 +42,10 @@ class Layout:
 def find(source: str | Path, images: str | Path | None = None) -> Layout:
     """The parts of the dataset at `source`.
 
-    source: a folder that holds images/ and annotations/instance_train.json, instance_val.json or both (or a folder
-    around such a folder), or one COCO file. images: the folder that file names count from, where it is another one; for
-    a single file that is images/ beside its folder annotations/, else its own folder.
+    source: a folder that holds images/ and annotations/instance_train.json, instance_val.json or both, and perhaps
+    instance_test.json (or a folder around such a folder), or one COCO file. images: the folder that file names count
+    from, where it is another one; for a single file that is images/ beside its folder annotations/, else its own
+    folder.
     Raises InvalidDataset where there is no such dataset, or more than one.
     """
     source = Path(source)
@@ -48,14 +55,14 @@ def find(source: str | Path, images: str | Path | None = None) -> Layout:
         folder = root / "images"
         if images is None and not (source.parent.name == "annotations" and folder.is_dir()):
             folder = source.parent
-        return Layout(root, _folder(images or folder), (Split(name if name in SPLITS else "train", source),))
+        return Layout(root, _folder(images or folder), (Split(name if name in _ALL else "train", source),))
     if not source.is_dir():
         raise InvalidDataset(f"{source}: no such folder or annotation file")
     root = source if (source / "images").is_dir() or images is not None else _root_below(source)
     splits = tuple(
-        Split(name, path) for name in SPLITS if (path := root / "annotations" / annotations_name(name)).is_file()
+        Split(name, path) for name in _ALL if (path := root / "annotations" / annotations_name(name)).is_file()
     )
-    if not splits:
+    if not any(split.name in SPLITS for split in splits):
         raise InvalidDataset(
             f"{root}: holds no annotations/{annotations_name('train')}; other formats than COCO become it by "
             "`slicedet dataset convert`"
@@ -69,12 +76,14 @@ def annotations_name(split: str) -> str:
 
 
 def relative(file_name: str) -> PurePosixPath:
-    """A file name as a path below the folder of images. Raises InvalidDataset where it leads out of it."""
+    """A file name as a path below the folder of images. Raises InvalidDataset where it leads out of it, or can be the
+    name of no file."""
     path = PurePosixPath(file_name)
     if not path.parts or path.is_absolute() or ".." in path.parts or PureWindowsPath(file_name).drive:
-        raise InvalidDataset(f"{file_name!r}: leads out of the folder of images; {_RELATIVE}")
-    if "\0" in file_name:
-        raise InvalidDataset(f"{file_name!r}: is no file name; {_RELATIVE}")
+        raise InvalidDataset(f"{file_name!r:.80}: leads out of the folder of images; {_RELATIVE}")
+    parts = [len(part.encode("utf-8", "replace")) for part in path.parts]
+    if "\0" in file_name or max(parts) > _LONGEST_PART or sum(parts) > _LONGEST:
+        raise InvalidDataset(f"{file_name!r:.80}: is no file name, or too long for one; {_RELATIVE}")
     return path
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.datasets.coco import CocoDataset, ImageRecord, entries
+from slicedet.datasets.coco import (
+    CocoDataset,
+    ImageRecord,
+    category_record,
+    entries,
+    image_record,
+    not_whole,
+    shown_box,
+    stated_area,
+    stated_crowd,
+    whole,
+)
 from slicedet.datasets.findings import Findings
 from slicedet.datasets.layout import Split, relative
-from slicedet.datasets.nonfinite import has_nonfinite
 from slicedet.errors import InvalidDataset
+from slicedet.raster.orientation import Orientation
 
 Box = tuple[float, float, float, float]
 """x1 y1 x2 y2 in pixels."""
@@ -38,10 +50,12 @@ class ListedCategories:
         return found if found in self.names else None
 
 
-def read_entries(split: Split, section: str) -> Iterator[dict[str, Any]]:
-    """The entries of a section, where NaN and Infinity are None."""
-    nan_as_null = split.annotations.is_file() and has_nonfinite(split.annotations)
-    return entries(split.annotations, section, nan_as_null)
+def image_number(value: Any) -> int | None:
+    """The number of an image: its id; for a text, which is a fault but names one image all the same, a negative number
+    that stands for it."""
+    if isinstance(value, str) and value.strip() and whole(value) is None:
+        return -int.from_bytes(hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=7).digest(), "big")
+    return whole(value)
 
 
 def read_images(split: Split, findings: Findings) -> list[ImageRecord | None]:
@@ -50,15 +64,19 @@ def read_images(split: Split, findings: Findings) -> list[ImageRecord | None]:
     ids: set[int] = set()
     names: set[str] = set()
     file = split.annotations.name
-    for position, entry in enumerate(read_entries(split, "images"), 1):
-        record = _image(entry)
-        images.append(record)
-        if record is None:
-            name = str(entry.get("file_name", file))
-            findings.add("image-invalid", split.name, name, f"image number {position}: {_shortened(entry)}")
+    for position, entry in enumerate(entries(split.annotations, "images"), 1):
+        try:
+            number = image_number(entry.get("id"))
+            record = image_record(entry if number is None else {**entry, "id": number})
+        except ValueError as error:
+            images.append(None)
+            name = str(entry.get("file_name") or file)
+            findings.add("image-invalid", split.name, name, f"image number {position}: {error}")
             continue
+        images.append(record)
         if type(entry["id"]) is not int:
-            findings.add("id-type", split.name, record.file_name, f"image id {entry['id']!r}")
+            message = f"image number {position}: {not_whole(entry, 'id')}"
+            findings.add("id-type", split.name, record.file_name, message, whole(entry["id"]))
         if record.file_name in names:
             findings.add("image-duplicate-name", split.name, record.file_name, "is listed before", record.id)
         elif record.id in ids:
@@ -67,8 +85,8 @@ def read_images(split: Split, findings: Findings) -> list[ImageRecord | None]:
         names.add(record.file_name)
         try:
             relative(record.file_name)
-        except InvalidDataset:
-            findings.add("image-outside", split.name, record.file_name, "not below the folder of images", record.id)
+        except InvalidDataset as error:
+            findings.add("image-outside", split.name, f"{record.file_name:.80}", str(error), record.id)
     if not any(images):
         findings.add("no-images", split.name, file, "holds no image; is it a COCO annotation file?")
     return images
@@ -78,21 +96,23 @@ def read_categories(split: Split, findings: Findings) -> ListedCategories:
     """The usable categories by ascending id; what is wrong with the others is noted."""
     found: dict[int, str] = {}
     aliases: dict[int, int] = {}
-    for position, entry in enumerate(read_entries(split, "categories"), 1):
-        number, name = whole(entry.get("id")), entry.get("name")
-        file = split.annotations.name
-        if number is None or not isinstance(name, str) or not name.strip():
-            findings.add("category-invalid", split.name, file, f"category number {position}: {_shortened(entry)}")
-        elif number in found or name in found.values():
+    file = split.annotations.name
+    for position, entry in enumerate(entries(split.annotations, "categories"), 1):
+        try:
+            number, name = category_record(entry)
+        except ValueError as error:
+            findings.add("category-invalid", split.name, file, f"category number {position}: {error}")
+            continue
+        if number in found or name in found.values():
             findings.add("category-duplicate", split.name, file, f"{number} {name!r} is there before", number)
             if number not in found:
                 aliases[number] = next(before for before, known in found.items() if known == name)
         else:
             if type(entry["id"]) is not int:
-                findings.add("id-type", split.name, file, f"category id {entry['id']!r}")
+                findings.add("id-type", split.name, file, f"category number {position}: {not_whole(entry, 'id')}")
             found[number] = name
     if not found:
-        findings.add("category-invalid", split.name, split.annotations.name, "holds no category")
+        findings.add("category-invalid", split.name, file, "holds no category")
     return ListedCategories(dict(sorted(found.items())), aliases)
 
 
@@ -123,7 +143,7 @@ def read_annotations(
     category_of |= {number: category_of[meant] for number, meant in categories.aliases.items()}
     boxes, ids, places = array("d"), array("q"), array("q")
     owners, kinds, crowd = array("q"), array("q"), array("b")
-    for position, entry in enumerate(read_entries(split, "annotations")):
+    for position, entry in enumerate(entries(split.annotations, "annotations")):
         number = whole(entry.get("id"))
         owner, kind, known = _references(split, position, entry, index_of, category_of, findings)
         if number is not None:
@@ -135,13 +155,15 @@ def read_annotations(
             findings.add(fault, split.name, file, _told(fault, entry, width, height), number)
         if not known:
             continue
-        if entry.get("area") is None or entry.get("iscrowd") is None:
-            findings.add("annotation-incomplete", split.name, file, "has no area, or no iscrowd", number)
+        lacking = [key for key, stated in (("area", stated_area), ("iscrowd", stated_crowd)) if stated(entry) is None]
+        if lacking:
+            message = f"has no {' and no '.join(lacking)} that is a number"
+            findings.add("annotation-incomplete", split.name, file, message, number)
         if box is not None and owner is not None and kind is not None:
             boxes.extend(box)
             owners.append(owner)
             kinds.append(kind)
-            crowd.append(bool(entry.get("iscrowd")))
+            crowd.append(bool(stated_crowd(entry)))
             places.append(position)
     _repeated_ids(split, ids, findings)
     if not usable or not category_of:
@@ -173,15 +195,6 @@ def first_of_each_id(images: Sequence[ImageRecord | None]) -> list[tuple[int, Im
     return list(found.values())
 
 
-def whole(value: Any) -> int | None:
-    """A whole number from a number or from digits; None for anything else, and for what 64 bits do not hold."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and abs(value) < 1 << 63 else None
-
-
 def judged(values: Any, width: float, height: float) -> tuple[str | None, Box | None]:
     """What is wrong with a box x, y, width, height in an image of this size, and what of it can be used."""
     if not isinstance(values, list) or len(values) != 4:
@@ -205,12 +218,11 @@ def judged(values: Any, width: float, height: float) -> tuple[str | None, Box | 
     return fault, inside
 
 
-def _image(entry: dict[str, Any]) -> ImageRecord | None:
-    number, name = whole(entry.get("id")), entry.get("file_name")
-    width, height = whole(entry.get("width")), whole(entry.get("height"))
-    if number is None or not isinstance(name, str) or not name or not width or not height or min(width, height) < 1:
-        return None
-    return ImageRecord(number, name, width, height)
+def as_shown(box: Box, orientation: int, width: int, height: int) -> Box:
+    """A box of a stored image in the frame, `width` x `height`, in which EXIF shows it."""
+    to_shown = ~Orientation.from_exif(orientation).to_stored(width, height)
+    (xa, ya), (xb, yb) = to_shown @ (box[0], box[1]), to_shown @ (box[2], box[3])
+    return min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)
 
 
 def _references(
@@ -223,11 +235,14 @@ def _references(
 ) -> tuple[int | None, int | None, bool]:
     """Index of an annotation's image and category, None where unknown, and whether both are known."""
     file = split.annotations.name
-    number, image, category = (whole(entry.get(key)) for key in ("id", "image_id", "category_id"))
-    if any(entry.get(key) is not None and type(entry[key]) is not int for key in ("id", "image_id", "category_id")):
-        findings.add("id-type", split.name, file, f"annotation number {position + 1}: {_shortened(entry)}", number)
-    if number is None:
-        findings.add("annotation-invalid", split.name, file, f"annotation number {position + 1} has no usable id")
+    number, category = whole(entry.get("id")), whole(entry.get("category_id"))
+    image = image_number(entry.get("image_id"))
+    for key in ("id", "image_id", "category_id"):
+        if entry.get(key) is not None and type(entry[key]) is not int:
+            message = f"annotation number {position + 1}: {not_whole(entry, key)}"
+            findings.add("id-type", split.name, file, message, number)
+    if entry.get("id") is None:
+        findings.add("annotation-invalid", split.name, file, f"annotation number {position + 1} has no id")
     owner = None if image is None else index_of.get(image)
     kind = None if category is None else category_of.get(category)
     if owner is None:
@@ -238,12 +253,10 @@ def _references(
 
 
 def _told(fault: str, entry: dict[str, Any], width: float, height: float) -> str:
-    values = entry.get("bbox")
-    if not isinstance(values, list):
-        return "has no bbox" if values is None else f"bbox is {str(values)[:40]}"
-    shown = "[" + ", ".join("NaN" if value is None else str(value)[:12] for value in values[:5]) + "]"
+    if entry.get("bbox") is None:
+        return "has no bbox"
     where = f" in an image of {width:.0f} x {height:.0f}" if fault == "box-outside" else ""
-    return f"bbox {shown}{where}"
+    return f"bbox {shown_box(entry['bbox'])}{where}"
 
 
 def _repeated_ids(split: Split, ids: array[int], findings: Findings) -> None:
@@ -277,9 +290,3 @@ def _repeated_boxes(split: Split, dataset: CocoDataset, findings: Findings) -> f
 
 def _rounded(box: NDArray[np.float64]) -> list[float]:
     return [round(value, 2) for value in box.tolist()]
-
-
-def _shortened(entry: dict[str, Any]) -> str:
-    """An entry in at most 80 characters."""
-    text = ", ".join(f"{key} {value!r:.20}" for key, value in entry.items())
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from slicedet.datasets.check import Check, CheckedSplit
-from slicedet.datasets.coco import ImageRecord
+from slicedet.datasets.coco import ImageRecord, category_record, entries, stated_area, stated_crowd, whole
 from slicedet.datasets.layout import annotations_name, relative
-from slicedet.datasets.listing import Box, judged, read_entries, whole
+from slicedet.datasets.listing import as_shown, image_number, judged
 from slicedet.datasets.writing import CocoFile, check_image_mode, extras, new_folder, place_image
 from slicedet.errors import InvalidDataset
-from slicedet.raster.orientation import Orientation
 
 CHANGES = {
     "images-dropped": "images left out that are missing, unreadable, outside the folder or unusable entries",
@@ -75,10 +74,12 @@ class _Numbering:
         self.categories: dict[str, int] = {}
         self._entries: dict[str, dict[str, Any]] = {}
         for part in parts:
-            for entry in read_entries(part.split, "categories"):
-                number = whole(entry.get("id"))
-                name = None if number is None else part.categories.names.get(number)
-                if number is None or name is None or name != entry.get("name") or name in self.categories:
+            for entry in entries(part.split.annotations, "categories"):
+                try:
+                    number, name = category_record(entry)
+                except ValueError:
+                    continue
+                if part.categories.names.get(number) != name or name in self.categories:
                     continue
                 # The id stays, unless another category has it already.
                 free = number if number not in self.categories.values() else max(self.categories.values()) + 1
@@ -126,7 +127,7 @@ def _write_split(
     counts: Counter[str],
 ) -> None:
     numbers: dict[str, int] = {}
-    for place, entry in enumerate(read_entries(part.split, "images")):
+    for place, entry in enumerate(entries(part.split.annotations, "images")):
         if place in kept:
             image = kept[place]
             numbering.image += 1
@@ -141,14 +142,14 @@ def _write_split(
         if image is not None and image.file_name in place_of
     }
     names = part.categories.names
-    counts["categories-dropped"] += sum(1 for _ in read_entries(part.split, "categories")) - len(names)
+    counts["categories-dropped"] += sum(1 for _ in entries(part.split.annotations, "categories")) - len(names)
     counts["categories-renumbered"] += sum(numbering.categories[name] != number for number, name in names.items())
-    for position, entry in enumerate(read_entries(part.split, "annotations")):
+    for position, entry in enumerate(entries(part.split.annotations, "annotations")):
         mended = _mended(part, kept, owners, position, entry, counts)
         if mended is None:
             continue
         name = names[part.categories.known(whole(entry["category_id"]))]  # type: ignore[index]
-        image = kept[owners[whole(entry["image_id"])]]  # type: ignore[index]
+        image = kept[owners[image_number(entry["image_id"])]]  # type: ignore[index]
         numbering.annotation += 1
         counts["ids-renumbered"] += entry.get("id") != numbering.annotation
         file.add_annotation(
@@ -172,7 +173,7 @@ def _mended(
     counts: Counter[str],
 ) -> dict[str, Any] | None:
     """An annotation with a box that can be used, or None."""
-    owner = owners.get(whole(entry.get("image_id")))  # type: ignore[arg-type]
+    owner = owners.get(image_number(entry.get("image_id")))  # type: ignore[arg-type]
     if owner is None or part.categories.known(whole(entry.get("category_id"))) is None:
         counts["boxes-dropped"] += 1
         return None
@@ -192,21 +193,14 @@ def _mended(
     counts["boxes-righted"] += across < 0 or down < 0
     counts["boxes-clipped"] += reaches_out
     if turned:
-        box = _as_shown(box, part.decoded[owner].orientation, image)
+        box = as_shown(box, part.decoded[owner].orientation, image.width, image.height)
         mended.pop("segmentation", None)
     if turned or fault is not None or reaches_out:
         mended["bbox"] = [round(value, 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
         mended["area"] = round((box[2] - box[0]) * (box[3] - box[1]), 3)
-    lacking = entry.get("area") is None or entry.get("iscrowd") is None
-    counts["boxes-completed"] += lacking
-    if lacking:
-        defaults = {"area": round((box[2] - box[0]) * (box[3] - box[1]), 3), "iscrowd": 0}
-        mended |= {key: value for key, value in defaults.items() if mended.get(key) is None}
+    lacks_area, crowd = stated_area(mended) is None, stated_crowd(mended)
+    counts["boxes-completed"] += lacks_area or crowd is None
+    if lacks_area:
+        mended["area"] = round((box[2] - box[0]) * (box[3] - box[1]), 3)
+    mended["iscrowd"] = int(bool(crowd))
     return mended
-
-
-def _as_shown(box: Box, orientation: int, image: ImageRecord) -> Box:
-    """A box of the stored image in the frame in which EXIF shows it."""
-    to_shown = ~Orientation.from_exif(orientation).to_stored(image.width, image.height)
-    (xa, ya), (xb, yb) = to_shown @ (box[0], box[1]), to_shown @ (box[2], box[3])
-    return min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)

@@ -15,7 +15,7 @@ from PIL import Image
 from slicedet.datasets.check import Check, CheckedSplit
 from slicedet.datasets.plots import write_class_histogram
 from slicedet.errors import InvalidDataset, OutputError
-from slicedet.outputs.files import temporary_folder, write_errors
+from slicedet.outputs.files import flush_file, temporary_folder, write_errors
 from slicedet.outputs.palette import colour
 from slicedet.raster.scene import Scene
 
@@ -86,6 +86,7 @@ def _move(folder: Path, target: Path, result: dict[str, Any]) -> Path:
     for path in files:
         place = target / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
+        flush_file(path)
         os.replace(path, place)
     return target / RESULT
 

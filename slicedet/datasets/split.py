@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 
 from slicedet.datasets import layout as layouts
-from slicedet.datasets.coco import CHECK, entries
-from slicedet.datasets.layout import SPLITS, Layout, annotations_name
-from slicedet.datasets.listing import whole
+from slicedet.datasets.coco import CHECK, category_record, entries, image_record, whole
+from slicedet.datasets.layout import SPLITS, annotations_name
 from slicedet.datasets.writing import CocoFile, extras
 from slicedet.errors import InvalidDataset, InvalidSetting
-from slicedet.outputs.files import temporary_folder, write_errors
+from slicedet.outputs.files import flush_file, temporary_folder, write_errors
+from slicedet.publishing import flush_folder
 
 SEQUENCE = "sequence"
 """Groups of images whose names differ in their last number only, as frames of a film do."""
+
+FIX = "`slicedet dataset check --fix` mends it"
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,18 @@ class Division:
 
 
 def split(source: str | Path, settings: SplitSettings | None = None) -> Division:
-    """Divides all images of a dataset anew into annotations/instance_train.json and instance_val.json.
+    """Divides the images of a dataset's train and val anew into annotations/instance_train.json and instance_val.json.
 
-    The files that were there are kept as .bak, .bak1 and so on. Ids stay where no two images (or annotations) share
-    one, else all are numbered from 1; info and licences stay. Raises InvalidDataset where the files there do not agree
-    on their categories, list an image twice, or all images belong to one group.
+    A split test stays what it is. The files that were there are kept as .bak, .bak1 and so on. Ids stay where no two
+    images (or annotations) share one, else all are numbered from 1; info and licences stay. Raises InvalidDataset where
+    the files there do not agree on their categories, list an image twice, or all images belong to one group.
     """
     settings = settings or SplitSettings()
     layout = layouts.find(Path(source))
     if not Path(source).is_dir():
         raise InvalidDataset(f"{source}: is a file; give the folder of the dataset")
-    merged = _Merged(layout)
+    files = [part.annotations for part in layout.splits if part.name in SPLITS]
+    merged = _Merged(layout.root, files)
     groups: dict[str, list[str]] = {}
     for name in merged.names:
         groups.setdefault(settings.group(name), []).append(name)
@@ -99,9 +102,14 @@ def split(source: str | Path, settings: SplitSettings | None = None) -> Division
     target = folder / annotations_name("train")
     with temporary_folder(target) as temporary, write_errors(target, temporary):
         counts = merged.write(temporary, part_of)
-        kept = tuple(_keep(part.annotations) for part in layout.splits)
-        for part in SPLITS:
-            os.replace(temporary / annotations_name(part), folder / annotations_name(part))
+        kept = tuple(_keep(file) for file in files)
+        written = [temporary / annotations_name(part) for part in SPLITS]
+        for path in (*kept, *written):
+            flush_file(path)
+        flush_folder(folder)
+        for path in written:
+            os.replace(path, folder / path.name)
+        flush_folder(folder)
     return Division(
         {part: images for part, (images, _) in counts.items()},
         {part: annotations for part, (_, annotations) in counts.items()},
@@ -113,23 +121,24 @@ def split(source: str | Path, settings: SplitSettings | None = None) -> Division
 class _Merged:
     """The files of a dataset as one; only names and ids are kept in memory."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._files = [part.annotations for part in layout.splits]
+    def __init__(self, root: Path, files: list[Path]) -> None:
+        self._files = files
         self.categories = _merged_categories(self._files)
         self.names: list[str] = []
         ids: list[int] = []
         annotation_ids = array("q")
         self._renumber_annotations = False
-        self._name_of: list[dict[Any, str]] = []
+        self._name_of: list[dict[int, str]] = []
         for file in self._files:
-            here: dict[Any, str] = {}
-            for entry in entries(file, "images"):
+            here: dict[int, str] = {}
+            for position, entry in enumerate(entries(file, "images"), 1):
                 try:
-                    here[entry["id"]] = str(entry["file_name"])
-                    ids.append(entry["id"])
-                    self.names.append(str(entry["file_name"]))
-                except KeyError as error:
-                    raise InvalidDataset(f"{file}: an image has no {error.args[0]}; {CHECK}") from error
+                    image = image_record(entry)
+                except ValueError as error:
+                    raise InvalidDataset(f"{file}: image number {position}: {error}; {FIX}") from error
+                here[image.id] = image.file_name
+                ids.append(image.id)
+                self.names.append(image.file_name)
             self._name_of.append(here)
             for entry in entries(file, "annotations"):
                 number = whole(entry.get("id"))
@@ -137,7 +146,7 @@ class _Merged:
                 self._renumber_annotations |= number is None
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            raise InvalidDataset(f"{layout.root}: {twice[0]} is listed twice; `slicedet dataset check --fix` mends it")
+            raise InvalidDataset(f"{root}: {twice[0]} is listed twice; {FIX}")
         if not self.names:
             raise InvalidDataset(f"{self._files[0]}: holds no images; is it a COCO annotation file?")
         self._renumber_images = len(set(ids)) < len(ids)
@@ -153,34 +162,37 @@ class _Merged:
             for part in parts.values():
                 part.categories = self.categories
             for file, name_of in zip(self._files, self._name_of, strict=True):
-                numbers = {}
+                numbers: dict[int, int] = {}
                 for entry in entries(file, "images"):
                     image_number += 1
-                    numbers[entry["id"]] = image_number if self._renumber_images else entry["id"]
-                    parts[part_of[str(entry["file_name"])]].add_image({**entry, "id": numbers[entry["id"]]})
+                    stated = image_record(entry)
+                    number = numbers[stated.id] = image_number if self._renumber_images else stated.id
+                    parts[part_of[stated.file_name]].add_image({**entry, "id": number})
                 for entry in entries(file, "annotations"):
                     annotation_number += 1
-                    image = entry.get("image_id")
-                    if image not in numbers:
+                    image = whole(entry.get("image_id"))
+                    if image is None or image not in numbers:
                         raise InvalidDataset(
-                            f"{file}: annotation {entry.get('id')} belongs to image {image}, which is missing; {CHECK}"
+                            f"{file}: annotation {entry.get('id')!s:.40} belongs to image "
+                            f"{entry.get('image_id')!s:.40}, which is missing; {CHECK}"
                         )
-                    number = annotation_number if self._renumber_annotations else entry["id"]
-                    parts[part_of[name_of[image]]].add_annotation({**entry, "id": number, "image_id": numbers[image]})
+                    mended = {"id": annotation_number if self._renumber_annotations else whole(entry["id"])}
+                    parts[part_of[name_of[image]]].add_annotation({**entry, **mended, "image_id": numbers[image]})
             return {name: (part.images, part.annotations) for name, part in parts.items()}
 
 
 def _merged_categories(files: Iterable[Path]) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for file in files:
-        for entry in entries(file, "categories"):
-            known = found.setdefault(entry.get("id", -1), entry)
-            others = {other.get("name") for other in found.values() if other is not known}
-            if known.get("name") != entry.get("name") or entry.get("name") in others:
-                raise InvalidDataset(
-                    f"{file}: category {entry.get('id')} {entry.get('name')!r} contradicts another; "
-                    "`slicedet dataset check --fix` mends it"
-                )
+        for position, entry in enumerate(entries(file, "categories"), 1):
+            try:
+                number, name = category_record(entry)
+            except ValueError as error:
+                raise InvalidDataset(f"{file}: category number {position}: {error}; {FIX}") from error
+            known = found.setdefault(number, {**entry, "id": number})
+            others = {other["name"] for other in found.values() if other is not known}
+            if known["name"] != name or name in others:
+                raise InvalidDataset(f"{file}: category {number} {name!r} contradicts another; {FIX}")
     return [found[number] for number in sorted(found)]
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from slicedet.datasets.coco import entries
-from slicedet.datasets.nonfinite import NullForNaN
+from slicedet.datasets.nonfinite import open_json
 from slicedet.errors import InvalidSetting, OutputError
 from slicedet.outputs.files import temporary_folder, write_errors
+from slicedet.publishing import flush_folder, flush_tree
 
 IMAGE_MODES = ("copy", "link")
 """How images come into a new dataset: copied, or as symbolic links to where they are."""
@@ -37,9 +38,11 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         folder = temporary / place.name
         folder.mkdir()
         yield folder
+        flush_tree(folder)
         if place.is_dir():
             place.rmdir()
         os.rename(folder, place)
+        flush_folder(place.parent)
 
 
 class CocoFile:
@@ -96,11 +99,11 @@ def extras(path: Path) -> dict[str, Any]:
     import ijson
 
     found: dict[str, Any] = {}
-    with open(path, "rb") as file, suppress(ijson.JSONError):
-        for info in ijson.items(NullForNaN(file), "info", use_float=True):
+    with open_json(path) as file, suppress(ijson.JSONError):
+        for info in ijson.items(file, "info", use_float=True):
             found["info"] = info
             break
-    licenses = list(entries(path, "licenses", nan_as_null=True))
+    licenses = list(entries(path, "licenses"))
     return found | ({"licenses": licenses} if licenses else {})
 
 

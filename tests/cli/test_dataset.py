@@ -71,6 +71,40 @@ def test_fix_mends_and_says_what_it_changed(slicedet, dataset, here):
     assert answer["repaired"]["check_pass"] is True
 
 
+def test_fix_of_a_single_file_passes(slicedet, dataset, here):
+    for split, code in (("train", 1), ("val", 0)):
+        file = dataset / f"annotations/instance_{split}.json"
+        assert slicedet("dataset", "check", file).code == code
+        done = slicedet("dataset", "check", file, "--fix", "-o", f"mended_{split}")
+        assert (done.code, done.err) == (0, "")
+        assert "left in it: 0 errors" in done.out
+        result = json.loads((here / f"mended_{split}/check_dataset_result.json").read_text())
+        assert result["dataset_path"] == f"mended_{split}"
+        assert (here / f"mended_{split}/annotations/instance_{split}.json").is_file()
+
+
+@pytest.mark.parametrize("size", [0, -5])
+def test_an_input_size_below_one_is_wrong_usage(slicedet, dataset, size):
+    done = slicedet("dataset", "check", "data", "--input-size", size)
+    assert (done.code, done.out) == (2, "")
+    assert "--input-size" in done.err
+
+
+def test_names_that_no_file_can_have_are_said(slicedet, dataset, here):
+    file = dataset / "annotations/instance_val.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = "a" * 300 + ".jpg"
+    file.write_text(json.dumps(content))
+    done = slicedet("dataset", "check", "data")
+    assert (done.code, done.err) == (1, "")
+    assert "too long" in done.out
+    content["images"][0]["file_name"] = ""
+    file.write_text(json.dumps(content))
+    done = slicedet("dataset", "slice", file, "-o", "tiles")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "instance_val.json: image number 1: its file_name '' is no name" in done.err
+
+
 def test_what_is_no_dataset_ends_in_one_line_and_a_result_file(slicedet, here):
     (here / "images").mkdir()
     done = slicedet("dataset", "check", here)
@@ -106,6 +140,12 @@ def test_split_slice_and_stats(slicedet, dataset, here):
     assert json.loads(slicedet("dataset", "stats", "mended", "--json").out)["splits"]["val"]["boxes"] == 3
 
 
+def _turned_by(orientation):
+    tags = Image.Exif()
+    tags[274] = orientation
+    return tags
+
+
 def test_convert(slicedet, dataset, here):
     shutil.copytree(dataset / "images", here / "yolo/images")
     (here / "yolo/classes.txt").write_text("car\nbus\n")
@@ -116,6 +156,19 @@ def test_convert(slicedet, dataset, here):
     assert "categories: 1 car, 2 bus" in done.out
     content = json.loads((here / "coco/annotations/instance_train.json").read_text())
     assert content["annotations"][0]["bbox"] == [30, 15, 20, 30]
+    shown = np.zeros((60, 80, 3), np.uint8)
+    for number in range(5):
+        Image.fromarray(shown).save(here / f"yolo/images/run1_{number}.jpg", exif=_turned_by(6 if number else 1))
+        shape = {"label": "car", "shape_type": "rectangle", "points": [[1, 2], [9, 8]]}
+        size = (80, 60) if number == 1 else (8, 6)
+        content = {"shapes": [shape], "imagePath": f"run1_{number}.jpg", "imageWidth": size[0], "imageHeight": size[1]}
+        (here / f"yolo/{number}.json").write_text(json.dumps(content))
+    done = slicedet("dataset", "convert", "yolo", "--from", "labelme", "-o", "labelme")
+    assert "turned: the boxes of 1 images, as EXIF turns the image\n" in done.out
+    assert (
+        "of another size than stated, boxes not scaled: run1_0.jpg: 80 x 60, stated 8 x 6; run1_2.jpg: 60 x 80, "
+        "stated 8 x 6; run1_3.jpg: 60 x 80, stated 8 x 6 and 1 more\n" in done.out
+    )
     assert slicedet("dataset", "convert", "yolo", "--from", "yolo", "-o", "x", "--class-name", "car").code == 2
     assert slicedet("dataset", "convert", "yolo", "--from", "kitti", "-o", "x").code == 2
 

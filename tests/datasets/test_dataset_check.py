@@ -18,7 +18,10 @@ from slicedet.datasets.check import check
 from slicedet.datasets.findings import ERROR, KEPT, KINDS, Findings
 from slicedet.datasets.repair import repair
 from slicedet.datasets.report import write_report
-from slicedet.errors import InvalidDataset, OutputError
+from slicedet.datasets.slicing import slice_dataset
+from slicedet.datasets.split import split as divide
+from slicedet.datasets.stats import measure_all
+from slicedet.errors import InvalidDataset, InvalidSetting, OutputError
 
 
 @pytest.fixture
@@ -97,10 +100,19 @@ FAULTS = {
     "image-unreadable": [truncated_image, truncated_photo],
     "image-size": [change("images", 0, width=61), change("images", 0, height=400)],
     "image-turned": [turned_image],
-    "image-invalid": [drop("images", 1, "file_name"), change("images", 1, width=0), change("images", 1, id=None)],
+    "image-invalid": [
+        drop("images", 1, "file_name"),
+        change("images", 1, width=0),
+        change("images", 1, id=None),
+        change("images", 1, file_name=""),
+        change("images", 1, id=1.5),
+    ],
     "image-duplicate-id": [change("images", 1, id=1)],
     "image-duplicate-name": [repeat("images", 0, id=77), repeat("images", 0)],
-    "image-outside": [change("images", 1, file_name="../../secret.png"), change("images", 1, file_name="/etc/x.png")],
+    "image-outside": [
+        *(change("images", 1, file_name=name) for name in ("../../secret.png", "/etc/x.png", "a" * 300, "a\0b")),
+        change("images", 1, file_name="/".join(["a" * 200] * 30)),
+    ],
     "image-unknown": [change("annotations", 0, image_id=99), drop("annotations", 0, "image_id")],
     "id-type": [change("images", 0, id="1"), change("annotations", 0, id="1"), change("categories", 0, id="1")],
     "category-invalid": [drop("categories", 1, "name"), change("categories", 1, id="x")],
@@ -109,7 +121,14 @@ FAULTS = {
     "category-unknown": [change("annotations", 0, category_id=9)],
     "annotation-duplicate-id": [change("annotations", 0, id=2)],
     "annotation-invalid": [drop("annotations", 0, "bbox"), box([1, 2, 3]), drop("annotations", 0, "id")],
-    "annotation-incomplete": [drop("annotations", 0, "area"), drop("annotations", 0, "iscrowd")],
+    "annotation-incomplete": [
+        drop("annotations", 0, "area"),
+        drop("annotations", 0, "iscrowd"),
+        change("annotations", 0, area=None),
+        change("annotations", 0, area=math.nan),
+        change("annotations", 0, area="x"),
+        change("annotations", 0, iscrowd="x"),
+    ],
     "box-nan": [box([math.nan, 6, 20, 10]), box([5, 6, math.inf, 10]), box([5, 6, 20, -math.inf])],
     "box-inverted": [box([25, 6, -20, 10]), box([25, 16, -20, -10])],
     "box-empty": [box([5, 6, 0, 10]), box([5, 6, 20, 0])],
@@ -119,6 +138,7 @@ FAULTS = {
     "leak-content": [same_pixels, copied_twice],
 }
 CASES = [(kind, plant) for kind, plants in FAULTS.items() for plant in plants]
+NAMES = [f"{kind}-{number}" for number, (kind, _) in enumerate(CASES)]
 
 
 def test_a_sound_dataset_passes(dataset: Dataset) -> None:
@@ -127,7 +147,7 @@ def test_a_sound_dataset_passes(dataset: Dataset) -> None:
     assert checked.passed
 
 
-@pytest.mark.parametrize(("kind", "plant"), CASES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(CASES)])
+@pytest.mark.parametrize(("kind", "plant"), CASES, ids=NAMES)
 def test_a_planted_fault_is_found_and_mended(
     dataset: Dataset, tmp_path: Path, kind: str, plant: Callable[[Dataset], None]
 ) -> None:
@@ -151,6 +171,58 @@ def test_a_planted_fault_is_found_and_mended(
         assert reference.anns
         assert reference.dataset["info"]["year"] == 2024
         assert reference.dataset["licenses"] == [{"id": 1, "name": "CC0"}]
+
+
+@pytest.mark.parametrize("plant", [plant for _, plant in CASES], ids=NAMES)
+def test_what_passes_is_read_by_all_commands(
+    dataset: Dataset, tmp_path: Path, plant: Callable[[Dataset], None]
+) -> None:
+    plant(dataset)
+    dataset.train["info"]["contributor"] = math.nan
+    if not check(dataset.write()).passed:
+        repair(check(dataset.root), tmp_path / "mended")
+        dataset.root = tmp_path / "mended"
+    assert set(measure_all(dataset.root)) == {"train", "val"}
+    sliced = slice_dataset(dataset.root, tmp_path / "tiles")
+    assert sum(divide(dataset.root).images.values()) == sum(part.images for part in sliced.values()) >= 4
+
+
+def test_ids_that_are_texts_are_said_and_numbered_anew(dataset: Dataset, tmp_path: Path) -> None:
+    for image in dataset.train["images"]:
+        image["id"] = f"65f0c0{image['id']}"
+    for annotation in dataset.train["annotations"]:
+        annotation |= {"id": f"x{annotation['id']}", "image_id": f"65f0c0{annotation['image_id']}"}
+    before = {image["file_name"]: image["id"] for image in dataset.train["images"]}
+    boxes = [(entry["image_id"], entry["bbox"]) for entry in dataset.train["annotations"]]
+    checked = check(dataset.write())
+    assert set(checked.findings.counts) == {"id-type"}
+    assert [finding.message for finding in checked.findings.of("id-type")[::4]][:2] == [
+        "image number 1: its id '65f0c01' is a text, not a whole number",
+        "annotation number 1: its id 'x1' is a text, not a whole number",
+    ]
+    changes = repair(checked, tmp_path / "mended")
+    assert set(changes["train"]) == {"ids-renumbered"}
+    mended = load(tmp_path / "mended", "train")
+    assert [image["id"] for image in mended["images"]] == [1, 2, 3, 4]
+    old = {image["id"]: before[image["file_name"]] for image in mended["images"]}
+    assert [(old[entry["image_id"]], entry["bbox"]) for entry in mended["annotations"]] == boxes
+
+
+def test_a_test_split_is_checked_with_the_others(dataset: Dataset, tmp_path: Path) -> None:
+    root = dataset.write()
+    same_file(dataset)
+    (root / "annotations" / "instance_test.json").write_text(json.dumps(dataset.val))
+    checked = check(root)
+    assert {finding.split for finding in checked.findings.of("leak-file")} == {"test"}
+    repair(checked, tmp_path / "mended")
+    again = check(tmp_path / "mended")
+    assert again.passed
+    assert {part.split.name: len(part.images) for part in again.splits} == {"train": 3, "val": 1, "test": 2}
+
+
+def test_an_input_size_below_one_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InvalidSetting, match="input-size 0"):
+        check(dataset.write(), input_size=0)
 
 
 def test_findings_name_file_and_id(dataset: Dataset) -> None:

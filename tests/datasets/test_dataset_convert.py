@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import rasterio
 from dataset_files import load, picture
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from slicedet.datasets import coco
+from slicedet.datasets.check import check
 from slicedet.datasets.convert import convert
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDataset, InvalidSetting, SlicedetError, UnsafeFile
@@ -246,6 +249,8 @@ def test_visdrone_regions_are_crowds_of_all_categories(tmp_path: Path) -> None:
         write(root / f"annotations/{name}.txt", "1,2,10,12,1,4,0,0\n30,20,10,10,0,0,0,0\n5,5,3,3,0,11,0,0,\n")
     done = convert(tmp_path / "drone", "visdrone", tmp_path / "out")
     assert done.images == {"train": 1, "val": 1}
+    assert done.boxes == {"train": 1, "val": 1}
+    assert done.crowd == {"train": 20, "val": 20}
     assert done.categories[3] == "car"
     assert len(done.categories) == 10
     entries = load(tmp_path / "out", "val")["annotations"]
@@ -310,7 +315,7 @@ def test_geojson_needs_to_know_the_class(raster: Any, tmp_path: Path) -> None:
     done = convert(source, "geojson", tmp_path / "out", class_property="kind", class_name="other")
     assert rows(tmp_path / "out") == [("a.tif", "roof", 10, 10, 10, 10)]
     assert done.images == {"train": 2}
-    assert done.left_out == {"features without a size": 2}
+    assert done.left_out == {"features without a size": 1}
 
 
 def test_side_files_of_rasters_come_along(raster: Any, tmp_path: Path) -> None:
@@ -343,13 +348,22 @@ def test_xml_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("voc", {"Annotations/0.xml": voc("0.jpg", ("car", 1, 2, 3, "x"))}, "<ymax> in <bndbox> is no number"),
         ("voc", {"Annotations/0.xml": voc("9.jpg", ("car", 1, 2, 3, 4)).replace("9", "8")}, None),
         ("voc", {"Annotations/7.xml": voc("9.jpg")}, "no image could be converted: 1 images that are not there"),
-        ("voc", {"train_anno_list.txt": "a/b.xml"}, "lists a/b.xml, which is not in"),
+        ("voc", {"train_anno_list.txt": "a/b.xml"}, "a/b.xml, which is not there"),
         ("labelme", {"0.json": "[]"}, "0.json: is no LabelMe file"),
         ("labelme", {"0.json": labelme("0.jpg", ("car", "rectangle", [[1]]))}, "points of two numbers"),
+        ("labelme", {"0.json": labelme("0.jpg", ("car", "rectangle", [[1, 2]])).replace('"car"', "null")},
+         "0.json: the label of a shape is None"),
         ("yolo", {}, "needs data.yaml or classes.txt"),
         ("yolo", {"data.yaml": "!!python/object/apply:os.system [ls]"}, "data.yaml: is no data.yaml"),
         ("yolo", {"data.yaml": "names: [car]\ntrain: nowhere"}, "names nowhere, which is not there"),
         ("yolo", {"data.yaml": "train: images"}, "needs names"),
+        ("yolo", {"data.yaml": "names: [car, null]\ntrain: images"}, "needs names"),
+        ("yolo", {"data.yaml": "names: [car]\npath: 5\ntrain: 5"}, "data.yaml: names 5, which is not there"),
+        ("yolo", {"data.yaml": "names: [car]\npath: [a]"}, "data.yaml: path is to be one folder, not ['a']"),
+        ("yolo", {"data.yaml": "names: [car]\ntrain: {a: b}"}, "train is to be a folder or file, or a list of them"),
+        ("yolo", {"data.yaml": "names: [car]\nvalid: [[a]]"}, "valid is to be a folder or file, or a list of them"),
+        ("yolo", {"obj.data": "train = images"}, "obj.data: needs names"),
+        ("yolo", {"classes.txt": "\n\n"}, "classes.txt: is empty"),
         ("yolo", {"classes.txt": "car", "labels/0.txt": "3 0.5 0.5 1 1"}, "line 1: class 3, but there are 1 names"),
         ("yolo", {"classes.txt": "car", "labels/0.txt": "0 0.5 nan 1 1"}, "line 1: expected numbers"),
         ("yolo", {"classes.txt": "car", "labels/0.txt": "0 0.5"}, "line 1: expected a class and a box"),
@@ -374,6 +388,285 @@ def test_what_cannot_be_read_is_said_in_one_line(
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def voc_of(root: Path, name: str, seed: int, kind: str = "car") -> None:
+    """An image with its XML file beside it."""
+    picture(root / f"{name}.jpg", seed=seed)
+    write(root / f"{name}.xml", voc(f"{name}.jpg", (kind, 1, 2, 11, 8)))
+
+
+def test_voc_as_roboflow_exports_it(tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "valid", "test")):
+        voc_of(tmp_path / "source" / split, "one", seed)
+    done = convert(tmp_path / "source", "voc", tmp_path / "out")
+    assert done.images == done.boxes == {"train": 1, "val": 1, "test": 1}
+    assert rows(tmp_path / "out", "val") == [("valid/one.jpg", "car", 1, 2, 10, 6)]
+    for split in ("train", "valid", "test"):
+        name = f"{split}/one.jpg"
+        assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / "source" / name).read_bytes()
+    checked = check(tmp_path / "out")
+    assert [part.split.name for part in checked.splits] == ["train", "val", "test"]
+    assert checked.passed
+
+
+@pytest.mark.parametrize(
+    ("sets", "images"),
+    [
+        ({"train": "0\n2\n", "val": "1\n", "trainval": "0\n1\n2\n", "test": "3\n", "car_train": "3 1"},
+         {"train": ["0.jpg", "2.jpg"], "val": ["1.jpg"], "test": ["3.jpg"]}),
+        ({"trainval": "1\n0\n", "test": "3\n"}, {"train": ["1.jpg", "0.jpg"], "test": ["3.jpg"]}),
+        ({"default": "0\n"}, {"train": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]}),
+    ],
+)  # fmt: skip
+def test_voc_by_its_image_sets(tmp_path: Path, sets: dict[str, str], images: dict[str, list[str]]) -> None:
+    for number in range(4):
+        picture(tmp_path / "source/JPEGImages" / f"{number}.jpg", seed=number)
+        write(tmp_path / "source/Annotations" / f"{number}.xml", voc(f"{number}.jpg", ("car", 1, 2, 11, 8)))
+    for name, text in sets.items():
+        write(tmp_path / "source/ImageSets/Main" / f"{name}.txt", text)
+    convert(tmp_path / "source", "voc", tmp_path / "out")
+    found = {
+        split: [image["file_name"] for image in load(tmp_path / "out", split)["images"]]
+        for split in ("train", "val", "test")
+        if (tmp_path / "out/annotations" / f"instance_{split}.json").is_file()
+    }
+    assert found == images
+
+
+def test_voc_files_that_state_one_image_are_of_those_named_like_them(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / "source/images" / f"{number}.jpg", seed=number)
+        write(tmp_path / "source/Annotations" / f"{number}.xml", voc("0.jpg", ("car", number, 2, 11, 8)))
+    convert(tmp_path / "source", "voc", tmp_path / "out")
+    assert rows(tmp_path / "out") == [("0.jpg", "car", 0, 2, 11, 6), ("1.jpg", "car", 1, 2, 10, 6)]
+    (tmp_path / "source/images/1.jpg").unlink()
+    with pytest.raises(InvalidDataset, match=r"0\.jpg: is annotated twice, by .*0\.xml and by .*1\.xml"):
+        convert(tmp_path / "source", "voc", tmp_path / "again")
+
+
+def test_labelme_in_folders_keeps_them(tmp_path: Path) -> None:
+    for seed, flight in enumerate(("one", "two")):
+        picture(tmp_path / "source" / flight / "DJI_0001.jpg", seed=seed)
+        text = labelme("DJI_0001.jpg", ("car", "rectangle", [[1, 2], [3 + seed, 4]]))
+        write(tmp_path / "source" / flight / "DJI_0001.json", text)
+    convert(tmp_path / "source", "labelme", tmp_path / "out")
+    assert rows(tmp_path / "out") == [("one/DJI_0001.jpg", "car", 1, 2, 2, 2), ("two/DJI_0001.jpg", "car", 1, 2, 3, 2)]
+
+
+@pytest.mark.parametrize(("format", "labels"), [("yolo", "labels"), ("dota", "labelTxt"), ("visdrone", "annotations")])
+def test_images_of_one_name_are_kept_apart(tmp_path: Path, format: str, labels: str) -> None:
+    text = {"yolo": "0 0.5 0.5 0.5 0.5", "dota": "1 1 9 1 9 9 1 9 car 0", "visdrone": "1,2,3,4,1,4,0,0"}[format]
+    for seed, split in enumerate(("train", "val")):
+        picture(tmp_path / "source" / split / "images/1.jpg", seed=seed)
+        write(tmp_path / "source" / split / labels / "1.txt", text)
+    write(tmp_path / "source/data.yaml", "train: train/images\nval: val/images\nnames: [car]\n")
+    done = convert(tmp_path / "source", format, tmp_path / "out")
+    assert done.boxes == {"train": 1, "val": 1}
+    assert [row[0] for split in ("train", "val") for row in rows(tmp_path / "out", split)] == [
+        "1.jpg", "val/images/1.jpg"
+    ]  # fmt: skip
+    for name, split in (("1.jpg", "train"), ("val/images/1.jpg", "val")):
+        original = tmp_path / "source" / split / "images/1.jpg"
+        assert (tmp_path / "out/images" / name).read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["copy", "link"])
+def test_unlabeled_images_replace_no_others(tmp_path: Path, mode: str) -> None:
+    for seed, name in enumerate(("images/1.jpg", "images/new/1.jpg", "new/1.jpg")):
+        picture(tmp_path / "source" / name, seed=seed)
+    write(tmp_path / "source/Annotations/1.xml", voc("1.jpg", ("car", 1, 2, 3, 4)))
+    write(tmp_path / "source/unlabeled.txt", "new/1.jpg\nimages/new/1.jpg\n")
+    done = convert(tmp_path / "source", "VOCWithUnlabeled", tmp_path / "out", images=mode)
+    assert done.unlabeled == 2
+    names = (tmp_path / "out/annotations/unlabeled.txt").read_text().split()
+    assert names == ["new/1.jpg", "images/new/1.jpg"]
+    for name, source in (("1.jpg", "images/1.jpg"), (names[0], "new/1.jpg"), (names[1], "images/new/1.jpg")):
+        assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / "source" / source).read_bytes()
+
+
+@pytest.mark.parametrize("format", ["dota", "visdrone"])
+def test_a_split_is_a_whole_word_of_a_folders_name(tmp_path: Path, format: str) -> None:
+    labels, text = ("labelTxt", "1 1 9 1 9 9 1 9 car 0") if format == "dota" else ("annotations", "1,2,3,4,1,4,0,0")
+    for seed, part in enumerate(("set-trainval", "TEST_dev", "interval")):
+        picture(tmp_path / "source" / part / f"images/{seed}.jpg", seed=seed)
+        write(tmp_path / "source" / part / labels / f"{seed}.txt", text)
+    assert convert(tmp_path / "source", format, tmp_path / "out").images == {"train": 1, "test": 1}
+    picture(tmp_path / "source/train/images/0.jpg")
+    with pytest.raises(InvalidDataset, match="has set-trainval beside train, which is a part of it"):
+        convert(tmp_path / "source", format, tmp_path / "again")
+    shutil.rmtree(tmp_path / "source/set-trainval")
+    (tmp_path / "source/train").rename(tmp_path / "source/train-val")
+    with pytest.raises(InvalidDataset, match="the folder train-val says train and val; name it for one"):
+        convert(tmp_path / "source", format, tmp_path / "again")
+
+
+def test_a_test_set_without_labels_is_left_out(tmp_path: Path) -> None:
+    for seed, part in enumerate(("train", "test")):
+        picture(tmp_path / "source" / part / f"images/{seed}.jpg", seed=seed)
+    write(tmp_path / "source/train/labelTxt/0.txt", "1 1 9 1 9 9 1 9 car 0")
+    write(tmp_path / "source/data.yaml", "train: train/images\ntest: test/images\nnames: [car]")
+    write(tmp_path / "source/train/labels/0.txt", "0 0.5 0.5 0.5 0.5")
+    done = convert(tmp_path / "source", "dota", tmp_path / "dota")
+    assert (done.images, done.left_out) == ({"train": 1}, {"images without a label file": 1})
+    done = convert(tmp_path / "source", "yolo", tmp_path / "yolo")
+    assert (done.images, done.left_out) == ({"train": 1}, {"images of test without a label file": 1})
+
+
+@pytest.mark.parametrize("format", ["voc", "labelme"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_on_the_stored_image_are_turned_with_it(tmp_path: Path, format: str, orientation: int) -> None:
+    # A white rectangle where the box is, as stored, in an image that EXIF shows upright.
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[6:16, 5:25] = 255
+    tags = Image.Exif()
+    tags[274] = orientation
+    (tmp_path / "source/images").mkdir(parents=True)
+    for name in ("stored", "shown", "other"):
+        Image.fromarray(pixels).save(tmp_path / f"source/images/{name}.png", exif=tags)
+    corners = [[5.0, 6.0], [25.0, 16.0]]
+    for name, size in (("stored", (60, 40)), ("shown", (40, 60)), ("other", (30, 20))):
+        text = voc(f"{name}.png", ("car", 5, 6, 25, 16), size=size)
+        if format == "labelme":
+            content = json.loads(labelme(f"{name}.png", ("car", "rectangle", corners)))
+            text = json.dumps(content | {"imageWidth": size[0], "imageHeight": size[1]})
+        write(tmp_path / f"source/annotations/{name}.{'xml' if format == 'voc' else 'json'}", text)
+    if format == "voc":
+        (tmp_path / "source/annotations").rename(tmp_path / "source/Annotations")
+    done = convert(tmp_path / "source", format, tmp_path / "out")
+    assert done.turned == 1
+    assert done.other_sizes == ("other.png: 40 x 60, stated 30 x 20",)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "source/images/stored.png")))[..., 0]
+    rows_of, columns = np.nonzero(shown)
+    found = {name: box for name, _, *box in rows(tmp_path / "out")}
+    x, y, width, height = found["stored.png"]
+    assert (x, y, x + width, y + height) == (columns.min(), rows_of.min(), columns.max() + 1, rows_of.max() + 1)
+    assert found["shown.png"] == found["other.png"] == [5, 6, 20, 10]
+
+
+def test_yolo_as_cvat_exports_it(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    for seed, (part, listed) in enumerate((("train", "train"), ("valid", "valid"), ("test", "test"))):
+        picture(root / f"obj_{part}_data/{seed}.jpg", seed=seed)
+        write(root / f"obj_{part}_data/{seed}.txt", f"{seed % 2} 0.5 0.5 0.5 0.25")
+        write(root / f"{listed}.txt", f"data/obj_{part}_data/{seed}.jpg\n")
+    write(root / "obj.names", "car\nbus\n\n")
+    lists = "".join(f"{part} = data/{part}.txt\n" for part in ("train", "valid", "test"))
+    write(root / "obj.data", f"classes = 2\n{lists}names = data/obj.names\nbackup = backup/\n")
+    for number, source in enumerate((root, root / "obj.data")):
+        out = tmp_path / f"out{number}"
+        done = convert(source, "yolo", out)
+        assert done.categories == ("car", "bus")
+        assert [rows(out, split) for split in ("train", "val", "test")] == [
+            [("obj_train_data/0.jpg", "car", 15, 15, 30, 10)],
+            [("obj_valid_data/1.jpg", "bus", 15, 15, 30, 10)],
+            [("obj_test_data/2.jpg", "car", 15, 15, 30, 10)],
+        ]
+
+
+def test_yolo_poses_are_their_boxes(tmp_path: Path) -> None:
+    picture(tmp_path / "source/images/0.jpg")
+    write(tmp_path / "source/labels/0.txt", "0 0.5 0.5 0.5 0.25 0.4 0.45 2 0.6 0.55 1\n")
+    write(tmp_path / "source/data.yaml", "train: images\nkpt_shape: [2, 3]\nnames: [car]\n")
+    convert(tmp_path / "source", "yolo", tmp_path / "out")
+    assert rows(tmp_path / "out") == [("0.jpg", "car", 15, 15, 30, 10)]
+
+
+def test_yolo_names_are_texts(tmp_path: Path) -> None:
+    picture(tmp_path / "source/images/0.jpg")
+    write(tmp_path / "source/labels/0.txt", "1 0.5 0.5 0.5 0.25\n")
+    write(tmp_path / "source/data.yaml", "path:\ntrain: images\nval: null\nnames: {0: no, 1: 1e3, 2: 2024-01-01}\n")
+    assert convert(tmp_path / "source", "yolo", tmp_path / "out").categories == ("no", "1e3", "2024-01-01")
+    assert [row[1] for row in rows(tmp_path / "out")] == ["1e3"]
+
+
+def test_a_class_is_the_number_of_its_line(tmp_path: Path) -> None:
+    picture(tmp_path / "source/images/0.jpg")
+    write(tmp_path / "source/labels/0.txt", "1 0.5 0.5 0.5 0.25\n")
+    write(tmp_path / "source/classes.txt", "\ufeffcar\r\nbus\r\n\r\n  \n")
+    assert convert(tmp_path / "source", "yolo", tmp_path / "out").categories == ("car", "bus")
+    write(tmp_path / "source/classes.txt", "car\n\nbus\n")
+    with pytest.raises(InvalidDataset, match=r"classes\.txt: line 2 is blank"):
+        convert(tmp_path / "source", "yolo", tmp_path / "again")
+
+
+def test_labelme_masks_are_the_boxes_of_their_corners(tmp_path: Path) -> None:
+    picture(tmp_path / "0.jpg")
+    write(tmp_path / "0.json", labelme("0.jpg", ("car", "mask", [[4, 6], [14, 12]])))
+    assert convert(tmp_path, "labelme", tmp_path / "out").left_out == {}
+    assert rows(tmp_path / "out") == [("0.jpg", "car", 4, 6, 10, 6)]
+
+
+@pytest.mark.parametrize("gsd", ["nan", "1e999", "-1", "null", ""])
+def test_a_gsd_that_is_no_length_is_passed_over(tmp_path: Path, gsd: str) -> None:
+    picture(tmp_path / "dota/images/0.png")
+    write(tmp_path / "dota/labelTxt/0.txt", f"imagesource:X\ngsd:{gsd}\n1 1 9 1 9 9 1 9 car 0\n")
+    convert(tmp_path / "dota", "dota", tmp_path / "out")
+    assert "gsd" not in load(tmp_path / "out", "train")["images"][0]
+
+
+def test_classes_that_no_box_has_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "images/0.jpg")
+    write(tmp_path / "Annotations/0.xml", voc("0.jpg", *((kind, 1, 2, 9, 8) for kind in ("car", "van"))))
+    with pytest.raises(InvalidDataset, match="no box is of bus, tram; there are car, van"):
+        convert(tmp_path, "voc", tmp_path / "out", classes=["bus", "tram"])
+    assert convert(tmp_path, "voc", tmp_path / "out", classes=["bus", "van"]).boxes == {"train": 1}
+
+
+PLACE = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 500000, 0, -1, 5e6)}
+
+
+def features(path: Path, *corners: tuple[float, float], crs: str = "EPSG:32633", **options: Any) -> Path:
+    """Writes squares of 10 m (or degrees), told by their west and north, with geopandas."""
+    import geopandas
+    import shapely
+
+    shapes = [shapely.box(x, y - 10, x + 10, y) for x, y in corners]
+    frame = geopandas.GeoDataFrame({"class": ["car"] * len(shapes)}, geometry=shapes, crs=crs)
+    frame.to_file(path, **options)
+    return path
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_geojson_in_metres_without_a_crs_is_said(raster: Any, tmp_path: Path) -> None:
+    path = raster("a.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+    source = features(tmp_path / "cars.geojson", (500010, 4999990))
+    convert(source, "geojson", tmp_path / "out", rasters=path)
+    assert rows(tmp_path / "out") == [("a.tif", "car", 10, 10, 10, 10)]
+    content = json.loads(source.read_text())
+    del content["crs"]
+    write(source, json.dumps(content))
+    with pytest.raises(InvalidDataset, match=r"such as 500020, 49999\d0 are no longitude and latitude"):
+        convert(source, "geojson", tmp_path / "again", rasters=path)
+
+
+def test_tables_without_geometry_are_passed_over(raster: Any, tmp_path: Path) -> None:
+    # As QGIS keeps the style of a layer.
+    import pandas as pd
+    import pyogrio
+
+    path = raster("a.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+    source = features(tmp_path / "cars.gpkg", (500010, 4999990), layer="cars")
+    pyogrio.write_dataframe(pd.DataFrame({"styleName": ["red"]}), source, layer="layer_styles", append=True)
+    convert(source, "geojson", tmp_path / "out", rasters=path)
+    assert rows(tmp_path / "out") == [("a.tif", "car", 10, 10, 10, 10)]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_features_outside_every_raster_are_counted(raster: Any, tmp_path: Path) -> None:
+    for number in range(2):
+        transform = rasterio.Affine(1, 0, 500000 + 60 * number, 0, -1, 5e6)
+        raster(f"maps/{number}.tif", np.zeros((3, 40, 60), np.uint8), **{**PLACE, "transform": transform})
+    source = features(tmp_path / "cars.gpkg", (500010, 4999990), (500100, 4999990), (500200, 4999990), (1e9, 9e8))
+    done = convert(source, "geojson", tmp_path / "out", rasters=tmp_path / "maps")
+    assert rows(tmp_path / "out") == [("0.tif", "car", 10, 10, 10, 10), ("1.tif", "car", 40, 10, 10, 10)]
+    assert done.left_out == {"features outside every raster": 2}
+    near, antipodal = ((500200, 4999990), "EPSG:32633"), ((-165, 10), "EPSG:4326")
+    for number, (corner, crs) in enumerate((near, antipodal)):
+        source = features(tmp_path / f"far{number}.geojson", corner, crs=crs)
+        with pytest.raises(InvalidDataset, match=r"far\d\.geojson: no feature could be .*1 features outside every"):
+            convert(source, "geojson", tmp_path / "again", rasters=tmp_path / "maps")
+    assert not (tmp_path / "again").exists()
 
 
 def test_unknown_formats_and_modes_are_refused(tmp_path: Path) -> None:

@@ -141,6 +141,55 @@ def test_what_cannot_be_divided_is_said(tmp_path: Path) -> None:
     assert json.loads(before)["images"]
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("images", {"id": "img_1"}, "image number 1: its id 'img_1' is a text, not a whole number"),
+        ("images", {"id": [1]}, r"image number 1: its id \[1\] is a list, not a whole number"),
+        ("images", {"file_name": 5}, "image number 1: its file_name 5 is no name"),
+        ("annotations", {"image_id": [1]}, r"annotation 1 belongs to image \[1\], which is missing"),
+        ("categories", {"id": [1]}, r"category number 1: its id \[1\] is a list, not a whole number"),
+        ("categories", {"name": None}, "category number 1: has no name"),
+    ],
+)
+def test_entries_that_cannot_be_used_are_said(
+    tmp_path: Path, section: str, values: dict[str, object], said: str
+) -> None:
+    dataset = Dataset(tmp_path)
+    dataset.train[section][0] |= values
+    root = dataset.write()
+    before = {path: path.read_bytes() for path in root.rglob("*.json*")}
+    with pytest.raises(InvalidDataset, match=said):
+        split(root)
+    assert {path: path.read_bytes() for path in root.rglob("*.json*")} == before
+
+
+def test_ids_in_digits_become_numbers(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    for section, keys in (("images", ["id"]), ("annotations", ["id", "image_id"]), ("categories", ["id"])):
+        for entry in dataset.train[section]:
+            entry |= {key: str(entry[key]) for key in keys}
+    split(dataset.write(), SplitSettings(50, 50))
+    for part in ("train", "val"):
+        content = load(tmp_path, part)
+        assert all(
+            type(entry["id"]) is int for key in ("images", "annotations", "categories") for entry in content[key]
+        )
+        owners = {image["id"] for image in content["images"]}
+        assert {entry["image_id"] for entry in content["annotations"]} == owners
+
+
+def test_a_test_split_stays(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    root = dataset.write()
+    test = root / "annotations" / "instance_test.json"
+    (root / "annotations" / "instance_val.json").rename(test)
+    before = test.read_bytes()
+    done = split(root, SplitSettings(50, 50))
+    assert done.images == {"train": 2, "val": 2}
+    assert test.read_bytes() == before
+
+
 @pytest.mark.parametrize("values", [(80, 30), (100, 0), (-20, 120), (80, 20, 0, "(")])
 def test_settings_that_make_no_sense_are_refused(values: tuple[object, ...]) -> None:
     with pytest.raises(InvalidSetting):

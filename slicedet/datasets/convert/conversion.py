@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slicedet.datasets.convert.samples import Labelled, Reader, Sample
-from slicedet.datasets.layout import SPLITS, annotations_name, relative
-from slicedet.datasets.listing import TOLERANCE_PX
+from slicedet.datasets.convert.samples import Box, Labelled, Reader, Sample, name_below, path_below
+from slicedet.datasets.layout import annotations_name, relative
+from slicedet.datasets.listing import TOLERANCE_PX, as_shown
 from slicedet.datasets.writing import CocoFile, check_image_mode, new_folder, place_image
 from slicedet.errors import InvalidDataset, InvalidSetting, SlicedetError
+from slicedet.raster.orientation import Orientation
 from slicedet.raster.scene import Scene
 
 FORMATS = {
@@ -29,19 +31,29 @@ FORMATS = {
 }
 """The module of each format; names are told apart regardless of case."""
 
+_DECIMALS = 3
+"""Digits of pixels that are written."""
+
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written: images and boxes of each split, categories in their order, images without annotations, and what
-    was left out, counted under the reason."""
+    """What was written: images, boxes and iscrowd regions of each split, categories in their order, images without
+    annotations, and what was left out, counted under the reason.
+
+    turned: images annotated as stored, whose boxes were turned as EXIF turns the image. other_sizes: images of another
+    size than their annotations state, with both; their boxes are as they were.
+    """
 
     images: dict[str, int]
     boxes: dict[str, int]
+    crowd: dict[str, int]
     categories: tuple[str, ...]
     unlabeled: int
     left_out: dict[str, int]
+    turned: int
+    other_sizes: tuple[str, ...]
 
 
 def convert(
@@ -59,8 +71,10 @@ def convert(
     source: as the format wants it. format: one of FORMATS. output: a folder that does not exist or is empty. classes:
     the categories to keep, in the order of their ids; by default all, in the order of the format's own list, else of
     their first appearance. images: "copy", or "link" for symbolic links. options: those of the format.
-    Categories, images and annotations are numbered from 1, over all splits. Boxes are cut to their image.
-    Raises InvalidDataset where the source cannot be read, OutputError where the output cannot be written.
+    Categories, images and annotations are numbered from 1, over all splits. Boxes are cut to their image. Of images
+    that would have the same name, the later one has its path below the source. Raises InvalidDataset where the source
+    cannot be read, an image is annotated twice in a split, or no box is of `classes`; OutputError where the output
+    cannot be written.
     """
     check_image_mode(images)
     if format.lower() not in FORMATS:
@@ -70,26 +84,26 @@ def convert(
         Path(source), **options, **({"unlabeled": True} if format.lower().endswith("unlabeled") else {})
     )
     with new_folder(output) as folder:
-        writer = _Writer(folder, reader, classes, images)
-        done = writer.run(progress or (lambda done, total: None))
-        for path in reader.unlabeled:
-            place_image(path, folder / "images" / path.name, images)
-        if reader.unlabeled:
-            names = "".join(f"{path.name}\n" for path in reader.unlabeled)
-            (folder / "annotations" / "unlabeled.txt").write_text(names, encoding="utf-8")
-    return done
+        writer = _Writer(Path(source), folder, reader, classes, images)
+        return writer.run(progress or (lambda done, total: None))
 
 
 class _Writer:
     """The files of a conversion on their way."""
 
-    def __init__(self, folder: Path, reader: Reader, classes: Sequence[str], mode: str) -> None:
+    def __init__(self, source: Path, folder: Path, reader: Reader, classes: Sequence[str], mode: str) -> None:
+        self._root = source if source.is_dir() else source.parent
         self._folder, self._reader, self._mode = folder, reader, mode
-        self._fixed = bool(classes)
+        self._classes = tuple(classes)
         self._numbers = {name: number for number, name in enumerate(classes or reader.categories, 1)}
+        self._other_classes: dict[str, None] = {}
         self._left_out: Counter[str] = Counter()
         self._sources: dict[str, Path] = {}
+        self._labels: dict[tuple[str, str], Path] = {}
         self._files: dict[str, CocoFile] = {}
+        self._crowd: Counter[str] = Counter()
+        self._turned = 0
+        self._other_sizes: list[str] = []
         self._image_number = self._annotation_number = 0
 
     def run(self, progress: Progress) -> Conversion:
@@ -97,102 +111,131 @@ class _Writer:
         (self._folder / "annotations").mkdir()
         with ExitStack() as stack:
             for sample in self._reader.samples():
-                size = self._size(sample)
-                if size is None:
+                opened = self._opened(sample)
+                if opened is None:
                     continue
                 if sample.split not in self._files:
                     path = self._folder / "annotations" / annotations_name(sample.split)
                     self._files[sample.split] = stack.enter_context(CocoFile(path))
-                self._add(sample, size)
+                self._add(sample, *opened)
                 progress(self._image_number, 0)
             if not self._image_number:
                 left_out = ", ".join(f"{count} {what}" for what, count in self._everything_left_out().items())
                 raise InvalidDataset(f"no image could be converted{': ' if left_out else ''}{left_out}")
+            if self._other_classes and self._annotation_number == self._crowd.total():
+                there = ", ".join(self._other_classes)
+                raise InvalidDataset(f"{self._root}: no box is of {', '.join(self._classes)}; there are {there}")
             for file in self._files.values():
                 file.categories = [{"id": number, "name": name} for name, number in self._numbers.items()]
-        files = {name: self._files[name] for name in SPLITS if name in self._files}
+        self._add_unlabeled()
         return Conversion(
-            images={name: file.images for name, file in files.items()},
-            boxes={name: file.annotations for name, file in files.items()},
+            images={name: file.images for name, file in self._files.items()},
+            boxes={name: file.annotations - self._crowd[name] for name, file in self._files.items()},
+            crowd={name: self._crowd[name] for name in self._files},
             categories=tuple(self._numbers),
             unlabeled=len(self._reader.unlabeled),
             left_out=self._everything_left_out(),
+            turned=self._turned,
+            other_sizes=tuple(self._other_sizes),
         )
 
     def _everything_left_out(self) -> dict[str, int]:
         return dict(sorted((self._reader.left_out + self._left_out).items()))
 
-    def _size(self, sample: Sample) -> tuple[int, int] | None:
-        """Width and height of a sample's image; None where it is left out."""
+    def _opened(self, sample: Sample) -> tuple[int, int, int] | None:
+        """Width, height and EXIF orientation of a sample's image; None where it is left out."""
         if not sample.image.is_file():
             self._left_out["images that are not there"] += 1
             return None
         try:
             with Scene(sample.image) as scene:
-                size = (scene.width, scene.height)
+                return scene.width, scene.height, scene.exif_orientation
         except SlicedetError:
             self._left_out["images that cannot be read"] += 1
             return None
-        if sample.stated is not None and sample.stated != size:
-            self._left_out["sizes in annotations that are not the image's (its own was taken)"] += 1
-        return size
 
-    def _add(self, sample: Sample, size: tuple[int, int]) -> None:
-        file = self._files[sample.split]
-        known = self._sources.setdefault(sample.file_name, sample.image)
-        if known != sample.image:
-            raise InvalidDataset(f"{sample.image}: would have the name of {known}, {sample.file_name}; rename one")
-        target = self._folder / "images" / relative(sample.file_name)
-        if not target.exists():
-            place_image(sample.image, target, self._mode)
+    def _placed(self, wanted: str, image: Path) -> str:
+        """Puts an image into the folder of images; returns its name there."""
+        for name in (wanted, path_below(self._root, image)):
+            if name is not None and os.path.samefile(self._sources.setdefault(name, image), image):
+                target = self._folder / "images" / relative(name)
+                if not target.exists():
+                    place_image(image, target, self._mode)
+                return name
+        raise InvalidDataset(f"{image}: would have the name of {self._sources[wanted]}, {wanted}; rename one")
+
+    def _add_unlabeled(self) -> None:
+        names = [self._placed(name_below(self._root, path), path) for path in self._reader.unlabeled]
+        if names:
+            text = "".join(f"{name}\n" for name in names)
+            (self._folder / "annotations" / "unlabeled.txt").write_text(text, encoding="utf-8")
+
+    def _add(self, sample: Sample, width: int, height: int, orientation: int) -> None:
+        file, size = self._files[sample.split], (width, height)
+        name = self._placed(sample.file_name, sample.image)
+        before = self._labels.get((sample.split, name))
+        if before is not None:
+            raise InvalidDataset(f"{sample.image}: is annotated twice, by {before} and by {sample.labels}")
+        self._labels[sample.split, name] = sample.labels
+        stated = sample.stated or size
+        turned = Orientation.from_exif(orientation).shown_size(*stated) == size != stated
+        self._turned += turned
+        if stated != size and not turned:
+            self._other_sizes.append(f"{name}: {width} x {height}, stated {stated[0]} x {stated[1]}")
         self._image_number += 1
         file.add_image(
             {
                 "id": self._image_number,
-                "file_name": sample.file_name,
-                "width": size[0],
-                "height": size[1],
+                "file_name": name,
+                "width": width,
+                "height": height,
                 **sample.extra,
             }
         )
         for thing in sample.objects:
-            box = self._cut(thing, size)
+            box = self._cut(as_shown(thing.box, orientation, *size) if turned else thing.box, size)
             if box is None:
                 continue
-            if thing.category is None:
-                for number in self._numbers.values():
-                    self._add_annotation(file, self._image_number, number, box)
-                continue
-            if thing.category not in self._numbers:
-                if self._fixed:
-                    self._left_out["boxes of other classes"] += 1
-                    continue
-                self._numbers[thing.category] = len(self._numbers) + 1
-            self._add_annotation(file, self._image_number, self._numbers[thing.category], box)
+            for number in self._numbers_of(thing):
+                self._add_annotation(sample.split, number, box, thing.crowd)
 
-    def _cut(self, thing: Labelled, size: tuple[int, int]) -> Labelled | None:
-        """The part of an object in the image."""
-        x1, y1, x2, y2 = thing.box
+    def _numbers_of(self, thing: Labelled) -> Sequence[int]:
+        """The ids of the categories of an object."""
+        name = thing.category
+        if name is None:
+            return tuple(self._numbers.values())
+        if name not in self._numbers:
+            if self._classes:
+                self._left_out["boxes of other classes"] += 1
+                self._other_classes[name] = None
+                return ()
+            self._numbers[name] = len(self._numbers) + 1
+        return (self._numbers[name],)
+
+    def _cut(self, box: Box, size: tuple[int, int]) -> Box | None:
+        """The part of a box in the image."""
+        x1, y1, x2, y2 = box
         inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
         width, height = inside[2] - inside[0], inside[3] - inside[1]
-        if width <= 0 or height <= 0:
+        if round(min(width, height), _DECIMALS) <= 0:
             self._left_out["boxes without area in the image"] += 1
             return None
         if max(-x1, -y1, x2 - size[0], y2 - size[1]) > TOLERANCE_PX:
             self._left_out["parts of boxes outside the image"] += 1
-        return Labelled(thing.category, inside, thing.crowd)
+        return inside
 
-    def _add_annotation(self, file: CocoFile, image: int, category: int, thing: Labelled) -> None:
-        x1, y1, x2, y2 = thing.box
-        box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+    def _add_annotation(self, split: str, category: int, corners: Box, crowd: bool) -> None:
+        x1, y1, x2, y2 = corners
+        box = [round(value, _DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1)]
         self._annotation_number += 1
-        file.add_annotation(
+        self._crowd[split] += crowd
+        self._files[split].add_annotation(
             {
                 "id": self._annotation_number,
-                "image_id": image,
+                "image_id": self._image_number,
                 "category_id": category,
                 "bbox": box,
-                "area": round(box[2] * box[3], 3),
-                "iscrowd": int(thing.crowd),
+                "area": round(box[2] * box[3], _DECIMALS),
+                "iscrowd": int(crowd),
             }
         )

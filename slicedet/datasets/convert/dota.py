@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ _FOLDERS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0", "labe
 
 
 class Reader:
-    """Reads images/ and labelTxt/, or train/ and val/ with them. Images without a label file are left out; the ground
-    sampling distance that a file states goes into the image's entry as `gsd`."""
+    """Reads images/ and labelTxt/, or train/, val/ and test/ with them. Images without a label file are left out; the
+    ground sampling distance that a file states goes into the image's entry as `gsd`."""
 
     def __init__(self, source: Path) -> None:
         self._root = source
@@ -34,8 +34,8 @@ class Reader:
             objects = []
             for line, text in enumerate(read_lines(path), 1):
                 if text.startswith(("imagesource:", "gsd:")):
-                    with suppress(ValueError):
-                        extra |= {"gsd": float(text[4:])} if text.startswith("gsd:") else {}
+                    gsd = _metres(text.removeprefix("gsd:"))
+                    extra |= {} if gsd is None else {"gsd": gsd}
                     continue
                 words = text.split()
                 if len(words) < 9:
@@ -43,3 +43,12 @@ class Reader:
                 corners = numbers(words[:8], path, line)
                 objects.append(Labelled(words[8], around(list(zip(corners[::2], corners[1::2], strict=True)))))
             yield Sample(split, image, name, objects, path, extra=extra)
+
+
+def _metres(text: str) -> float | None:
+    """A ground sampling distance; None for what is no length, such as null or nan."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None

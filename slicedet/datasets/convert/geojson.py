@@ -17,7 +17,11 @@ from slicedet.raster.georeference import transformer
 from slicedet.raster.scene import Scene
 
 SUFFIXES = (".geojson", ".json", ".gpkg", ".fgb", ".shp")
-_POINT_TYPES = ("Point", "MultiPoint")
+_POINT_TYPES = (0, 4)
+"""Point and MultiPoint, by their numbers in shapely."""
+
+_MOST_DEGREES = (540.0, 90.0)
+"""Longitudes from 0 to 360, or beyond the antimeridian, are common."""
 
 
 class Reader:
@@ -39,30 +43,45 @@ class Reader:
         self.categories: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.unlabeled: list[Path] = []
-        self._pairs = list(_pairs(source, None if rasters is None else Path(rasters)))
+        self._source = source
+        self._rasters_of: dict[Path, list[tuple[Path, str]]] = {}
+        for image, vectors, name in _pairs(source, None if rasters is None else Path(rasters)):
+            self._rasters_of.setdefault(vectors, []).append((image, name))
 
     def samples(self) -> Iterator[Sample]:
-        layers: tuple[Path, list[_Layer]] | None = None
-        for image, vectors, name in self._pairs:
-            if layers is None or layers[0] != vectors:
-                layers = (vectors, self._read(vectors))
-            with Scene(image) as scene:
-                objects = [thing for layer in layers[1] for thing in self._objects(layer, scene, vectors)]
-            yield Sample("train", image, name, objects, vectors)
+        placed = 0
+        for vectors, rasters in self._rasters_of.items():
+            layers = self._read(vectors)
+            for image, name in rasters:
+                with Scene(image) as scene:
+                    objects = [thing for layer in layers for thing in _objects(layer, scene, vectors)]
+                yield Sample("train", image, name, objects, vectors)
+            outside = sum(int((~layer.placed).sum()) for layer in layers)
+            placed += sum(len(layer.placed) for layer in layers) - outside
+            self.left_out["features outside every raster"] += outside
+        if not placed:
+            reasons = ", ".join(f"{count} {what}" for what, count in (+self.left_out).items()) or "it has none"
+            raise InvalidDataset(f"{self._source}: no feature could be placed in a raster ({reasons})")
 
     def _read(self, path: Path) -> list[_Layer]:
-        """The layers of a vector file, with the category of each feature."""
+        """The layers of a vector file with the shapes that have a size, and the category of each."""
         import pyogrio
         import shapely
         from pyogrio.errors import DataLayerError, DataSourceError
 
         layers = []
         try:
-            for layer in pyogrio.list_layers(path)[:, 0]:
+            # Tables without geometry, such as the layer_styles of QGIS, are no layers of features.
+            for layer in [name for name, geometry in pyogrio.list_layers(path) if geometry is not None]:
                 meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
-                shapes = shapely.from_wkb(geometry if geometry is not None else [])
-                fields = list(meta["fields"])
-                layers.append(_Layer(shapes, meta["crs"], self._categories(path, fields, columns, len(shapes))))
+                shapes = shapely.from_wkb(geometry)
+                categories = self._categories(path, list(meta["fields"]), columns, len(shapes))
+                sized = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+                sized &= ~np.isin(shapely.get_type_id(shapes), _POINT_TYPES)
+                self.left_out["features without a size"] += int((~sized).sum())
+                _check_degrees(path, shapes[sized], meta["crs"])
+                categories = [category for category, kept in zip(categories, sized, strict=True) if kept]
+                layers.append(_Layer(shapes[sized], meta["crs"], categories, np.zeros(len(categories), bool)))
         except (DataSourceError, DataLayerError) as error:
             raise InvalidDataset(f"{path}: is no vector file that GDAL can read") from error
         if not layers:
@@ -87,47 +106,65 @@ class Reader:
             raise InvalidDataset(f"{path}: {missing} features have no {self._property!r}; --class-name gives them one")
         return [value if value is not None else str(self._name) for value in values]
 
-    def _objects(self, layer: _Layer, scene: Scene, path: Path) -> Iterator[Labelled]:
-        """The features whose middle is in the scene, in its pixels."""
-        import shapely
-
-        place = scene.georeference
-        crs = None if place is None else place.crs
-        if place is None or crs is None:
-            raise InvalidDataset(f"{scene.source}: has no georeference, so {path} has no place in it")
-        if layer.crs is None:
-            raise InvalidDataset(f"{path}: does not say its coordinate reference system")
-        try:
-            to_scene = transformer(layer.crs, crs)
-        except NotGeoreferenced as error:
-            raise InvalidDataset(f"{path}: {error}") from error
-        centre = place.from_pixels(np.array([scene.width / 2, scene.height / 2]))
-        to_pixels = ~place.transform
-
-        def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            x, y = to_scene.transform(points[:, 0], points[:, 1])
-            if crs.is_geographic:
-                # Shapes beyond the antimeridian, or cut there, come to the side of the raster.
-                x = x - 360 * np.round((x - centre[0]) / 360)
-            return np.stack(to_pixels @ (x, y), axis=-1)
-
-        for shape, category in zip(layer.shapes, layer.categories, strict=True):
-            if shape is None or shape.is_empty or shape.geom_type in _POINT_TYPES:
-                self.left_out["features without a size"] += 1
-                continue
-            x1, y1, x2, y2 = shapely.bounds(shapely.transform(shape, pixels)).tolist()
-            inside = 0 <= (x1 + x2) / 2 < scene.width and 0 <= (y1 + y2) / 2 < scene.height
-            if inside:
-                yield Labelled(category, (x1, y1, x2, y2))
-
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """Shapes with their CRS and the category of each."""
+    """Shapes with their CRS, the category of each, and whether a raster has it."""
 
     shapes: NDArray[Any]
     crs: str | None
     categories: list[str]
+    placed: NDArray[np.bool_]
+
+
+def _check_degrees(path: Path, shapes: NDArray[Any], crs: str | None) -> None:
+    """Raises InvalidDataset where coordinates are no longitude and latitude, though their CRS says so: GDAL takes every
+    GeoJSON without a `crs` for WGS 84, as its standard has it."""
+    import shapely
+    from pyproj import CRS
+
+    points = shapely.get_coordinates(shapes)
+    if not len(points) or crs is None or not CRS.from_user_input(crs).is_geographic:
+        return
+    wrong = points[~(np.abs(points) <= _MOST_DEGREES).all(axis=1)]
+    if len(wrong):
+        raise InvalidDataset(
+            f"{path}: coordinates such as {wrong[0, 0]:.10g}, {wrong[0, 1]:.10g} are no longitude and latitude, which "
+            "its CRS has (that of GeoJSON without a member crs is WGS 84); export it with the right CRS, or in WGS 84"
+        )
+
+
+def _objects(layer: _Layer, scene: Scene, path: Path) -> Iterator[Labelled]:
+    """The features whose middle is in the scene, in its pixels."""
+    import shapely
+
+    place = scene.georeference
+    crs = None if place is None else place.crs
+    if place is None or crs is None:
+        raise InvalidDataset(f"{scene.source}: has no georeference, so {path} has no place in it")
+    if layer.crs is None:
+        raise InvalidDataset(f"{path}: does not say its coordinate reference system")
+    try:
+        to_scene = transformer(layer.crs, crs)
+    except NotGeoreferenced as error:
+        raise InvalidDataset(f"{path}: {error}") from error
+    centre = place.from_pixels(np.array([scene.width / 2, scene.height / 2]))
+    to_pixels = ~place.transform
+
+    def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = to_scene.transform(points[:, 0], points[:, 1])
+        if crs.is_geographic:
+            # Shapes beyond the antimeridian, or cut there, come to the side of the raster.
+            x = x - 360 * np.round((x - centre[0]) / 360)
+        return np.stack(to_pixels @ (x, y), axis=-1)
+
+    for row, (shape, category) in enumerate(zip(layer.shapes, layer.categories, strict=True)):
+        # Shapes so far away that the raster's CRS has no place for them come out infinite.
+        with np.errstate(invalid="ignore", over="ignore"):
+            x1, y1, x2, y2 = shapely.bounds(shapely.transform(shape, pixels)).tolist()
+        if 0 <= (x1 + x2) / 2 < scene.width and 0 <= (y1 + y2) / 2 < scene.height:
+            layer.placed[row] = True
+            yield Labelled(category, (x1, y1, x2, y2))
 
 
 def _pairs(source: Path, rasters: Path | None) -> Iterator[tuple[Path, Path, str]]:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from slicedet.datasets.convert.lists import annotation_files, unlabeled_images
-from slicedet.datasets.convert.samples import Box, Labelled, Sample, around, below_images, last_part
+from slicedet.datasets.convert.samples import Box, Labelled, Sample, around, last_part, name_below
 from slicedet.errors import InvalidDataset
 
-_AREAS = ("rectangle", "polygon", "rotation")
+_AREAS = ("rectangle", "polygon", "rotation", "mask")
+"""Shapes whose box is the one around their points; those of a mask are two corners of it."""
 
 
 class Reader:
     """Reads annotations/*.json, *.json or the files that PaddleX's lists name, with images/ or images beside them.
 
-    Rectangles become boxes, polygons and circles the boxes around them; points and lines are left out.
+    Rectangles become boxes, polygons, masks and circles the boxes around them; points and lines are left out.
     """
 
     def __init__(self, source: Path, unlabeled: bool = False) -> None:
@@ -43,16 +44,19 @@ class Reader:
             objects = [thing for shape in shapes if (thing := self._object(path, shape)) is not None]
             width, height = content.get("imageWidth"), content.get("imageHeight")
             stated = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-            yield Sample(split, image, below_images(image), objects, path, stated)
+            yield Sample(split, image, name_below(self._root, image), objects, path, stated)
 
     def _object(self, path: Path, shape: Any) -> Labelled | None:
         try:
-            name, kind = str(shape["label"]).strip(), shape.get("shape_type") or "polygon"
+            name, kind = shape["label"], shape.get("shape_type") or "polygon"
             points = [(float(x), float(y)) for x, y in shape["points"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidDataset(f"{path}: a shape needs a label and points of two numbers") from error
-        if not name or not points or not all(math.isfinite(value) for point in points for value in point):
-            raise InvalidDataset(f"{path}: a shape has an empty label, no points or NaN")
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidDataset(f"{path}: the label of a shape is {name!r:.40}, which names no class")
+        if not points or not all(math.isfinite(value) for point in points for value in point):
+            raise InvalidDataset(f"{path}: a shape has no points, or NaN in them")
+        name = name.strip()
         if kind == "circle" and len(points) == 2:
             return Labelled(name, _around_circle(*points))
         if kind not in _AREAS:

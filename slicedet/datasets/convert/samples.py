@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
 from slicedet.errors import InvalidDataset
@@ -28,8 +29,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its objects. file_name: under which it is to be listed, below the folder of images. labels: the
-    file they come from. stated: width and height by that file, where it says so. extra: for the image's entry."""
+    """An image with its objects. split: train, val or test. file_name: under which it is to be listed, below the folder
+    of images, unless another image has that name. labels: the file they come from. stated: width and height by that
+    file, where it says so. extra: for the image's entry."""
 
     split: str
     image: Path
@@ -49,12 +51,17 @@ class Reader(Protocol):
     unlabeled: Sequence[Path]
 
     def samples(self) -> Iterator[Sample]:
-        """The images in a fixed order, those of train first."""
+        """The images in a fixed order."""
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images in a folder and the folders in it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All images in a folder and the folders in it, sorted. Raises InvalidDataset where there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """As `find_images`. Raises InvalidDataset where there is none."""
+    found = find_images(folder)
     if not found:
         raise InvalidDataset(f"{folder}: holds no images")
     return found
@@ -65,22 +72,42 @@ def last_part(name: str) -> str:
     return PureWindowsPath(name).name
 
 
-def below_images(path: Path) -> str:
-    """The part of a path after its last folder `images`, else the file name."""
-    parts = path.parts
-    if "images" in parts[:-1]:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        return PurePosixPath(*parts[last + 1 :]).as_posix()
-    return path.name
+def path_below(root: Path, path: Path) -> str | None:
+    """The path of a file below a folder, None where it is elsewhere."""
+    whole, folder = Path(os.path.abspath(path)), Path(os.path.abspath(root))
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else None
+
+
+def name_below(root: Path, image: Path, folders: Sequence[str] = ("images",)) -> str:
+    """The path of an image below the last of the folders named so, else below `root`, else its file name."""
+    below = path_below(root, image)
+    parts = Path(below or image).parts
+    last = max((place for place, part in enumerate(parts[:-1]) if part in folders), default=None)
+    if last is None:
+        return below or image.name
+    return Path(*parts[last + 1 :]).as_posix()
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank. Raises InvalidDataset where it cannot be read."""
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidDataset(f"{path}: cannot be read as text ({error})") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_names(path: Path) -> list[str]:
+    """Classes by the number of their line, from 0; blank lines at the end are none. Raises InvalidDataset for one
+    before: it would have a number, but no name."""
+    names = [line.strip() for line in _text(path).rstrip().splitlines()]
+    if not names or not all(names):
+        where = f"line {names.index('') + 1} is blank" if names else "is empty"
+        raise InvalidDataset(f"{path}: {where}; a class's number is that of its line, so each needs a name")
+    return names
 
 
 def numbers(words: Sequence[str], path: Path, line: int) -> list[float]:

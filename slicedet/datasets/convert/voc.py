@@ -9,17 +9,19 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from slicedet.datasets.convert.lists import annotation_files, unlabeled_images
-from slicedet.datasets.convert.samples import IMAGE_SUFFIXES, Labelled, Sample, last_part
+from slicedet.datasets.convert.samples import IMAGE_SUFFIXES, Labelled, Sample, last_part, name_below
 from slicedet.datasets.convert.xml import parse
 from slicedet.errors import InvalidDataset
 
 _FOLDERS = ("images", "JPEGImages")
+_SUFFIXES = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
 
 
 class Reader:
     """Reads Annotations/*.xml or the files that PaddleX's lists name, with images/ or JPEGImages/.
 
-    The image is the one that <filename> names, else the one named like the XML file. Corners are taken as they stand,
+    The image is the one named like the XML file, else the one that <filename> names: copies of a file often keep the
+    name of the first. Corners are taken as they stand,
     as in PaddleX (VOC itself counts from 1). Objects without a bndbox are left out.
     """
 
@@ -32,25 +34,24 @@ class Reader:
     def samples(self) -> Iterator[Sample]:
         for split, path in annotation_files(self._root, "Annotations", ".xml"):
             root = parse(path)
-            image, name = self._image(path, root)
+            image = self._image(path, root)
+            name = name_below(self._root, image, _FOLDERS)
             objects = [thing for element in root.iter("object") if (thing := self._object(path, element)) is not None]
             yield Sample(split, image, name, objects, path, _stated(root))
 
-    def _image(self, path: Path, root: Element) -> tuple[Path, str]:
-        """Where the image of an XML file is, and its name below the folder of images."""
+    def _image(self, path: Path, root: Element) -> Path:
+        """Where the image of an XML file is."""
         named = last_part((root.findtext("filename") or "").strip())
-        stems = dict.fromkeys([Path(named).stem, path.stem]) if named else {path.stem: None}
+        own = [path.stem + suffix for suffix in _SUFFIXES]
+        # Of several images with its stem, <filename> says which.
+        own.sort(key=lambda name: name != named)
+        others = [named, *(Path(named).stem + suffix for suffix in _SUFFIXES)] if named else []
         below = path.parent.relative_to(self._root) if path.is_relative_to(self._root) else Path()
         deeper = Path(*below.parts[1:])
-        for folder in (*(self._root / name / deeper for name in _FOLDERS), *(self._root / n for n in _FOLDERS)):
-            names = [named] if named else []
-            names += [stem + suffix for stem in stems for suffix in (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))]
-            for name in names:
-                if (folder / name).is_file():
-                    inside = folder.relative_to(self._root)
-                    return folder / name, Path(*inside.parts[1:], name).as_posix()
-        beside = path.with_name(named or f"{path.stem}.jpg")
-        return beside, beside.name
+        folders = [*(self._root / name / deeper for name in _FOLDERS), *(self._root / name for name in _FOLDERS)]
+        folders.append(path.parent)
+        places = [folder / name for names in (own, others) for folder in folders for name in names]
+        return next((place for place in places if place.is_file()), path.with_name(named or own[0]))
 
     def _object(self, path: Path, element: Element) -> Labelled | None:
         name, box = (element.findtext("name") or "").strip(), element.find("bndbox")

@@ -7,46 +7,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slicedet.datasets.convert.folders import in_order, split_of
 from slicedet.datasets.convert.samples import (
     Box,
     Labelled,
     Sample,
     around,
-    below_images,
     images_below,
+    name_below,
     numbers,
     read_lines,
+    read_names,
 )
 from slicedet.errors import InvalidDataset, SlicedetError
 from slicedet.raster.scene import Scene
 
 _NAMES = ("classes.txt", "obj.names")
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
+_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 class Reader:
-    """Reads a data.yaml, a folder with one, or a folder with classes.txt.
+    """Reads a data.yaml or obj.data, a folder with one, or a folder with classes.txt.
 
     The labels of images/a.jpg are labels/a.txt, else a.txt beside it; an image without them shows nothing, which is how
-    YOLO marks backgrounds. Polygons and oriented boxes become the boxes around them.
+    YOLO marks backgrounds, save in test, which is often published without. Polygons and oriented boxes become the boxes
+    around them; of poses (kpt_shape in data.yaml) the box is taken.
     """
 
     def __init__(self, source: Path) -> None:
         self.left_out: Counter[str] = Counter()
         self.unlabeled: list[Path] = []
+        self._poses = False
         config = source
         if source.is_dir():
-            found = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
+            found = sorted([*source.glob("*.yaml"), *source.glob("*.yml"), *source.glob("*.data")])
             config = next((path for path in found if path.stem == "data"), found[0] if found else source)
         if config.is_dir():
             self._root, self.categories = config, _names_below(config)
             self._images = _folders_by_name(config)
         else:
-            self._root, self.categories, self._images = _read_config(config)
+            content = _read_darknet(config) if config.suffix == ".data" else _read_yaml(config)
+            self._poses = "kpt_shape" in content
+            self.categories = _names(config, content)
+            self._root, self._images = _listed_images(config, content)
 
     def samples(self) -> Iterator[Sample]:
         for split, path in self._images:
             labels = _labels_of(path)
+            if split == "test" and not labels.is_file():
+                self.left_out["images of test without a label file"] += 1
+                continue
             objects: list[Labelled] = []
             if labels.is_file() and path.is_file():
                 try:
@@ -55,7 +65,7 @@ class Reader:
                 except SlicedetError as error:
                     if isinstance(error, InvalidDataset):
                         raise
-            yield Sample(split, path, below_images(path), objects, labels)
+            yield Sample(split, path, name_below(self._root, path), objects, labels)
 
     def _objects(self, path: Path, width: int, height: int) -> Iterator[Labelled]:
         for line, text in enumerate(read_lines(path), 1):
@@ -64,6 +74,8 @@ class Reader:
                 raise InvalidDataset(
                     f"{path}: line {line}: class {kind:g}, but there are {len(self.categories)} names (0 is the first)"
                 )
+            if self._poses:
+                values = values[:4]
             if len(values) == 4:
                 x, y, across, down = values
                 box: Box = (x - across / 2, y - down / 2, x + across / 2, y + down / 2)
@@ -78,44 +90,82 @@ class Reader:
             )
 
 
-def _read_config(path: Path) -> tuple[Path, list[str], list[tuple[str, Path]]]:
-    """Root, names of classes, and images with their splits."""
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """A data.yaml, with all scalars as texts, save that null is None."""
     import yaml
 
+    class Texts(yaml.SafeLoader):
+        """Without the types of YAML 1.1, in which the class `no` is False."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [rule for rule in rules if rule[0].endswith(":null")]
+            for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Texts)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InvalidDataset(f"{path}: is no data.yaml ({str(error).splitlines()[0]})") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
+    return content if isinstance(content, dict) else {}
+
+
+def _read_darknet(path: Path) -> dict[str, Any]:
+    """Darknet's obj.data, lines of `key = value`, as a data.yaml would have it."""
+    pairs = [line.partition("=") for line in read_lines(path)]
+    content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    names = _found([path.parent], content.get("names", ""))
+    return content | {"names": None if names is None else read_names(names)}
+
+
+def _names(path: Path, content: dict[str, Any]) -> list[str]:
+    """The names of classes by their number."""
+    names = content.get("names")
+    if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise InvalidDataset(f"{path}: needs names, a list or a map of classes from 0")
-    root = Path(content.get("path") or ".")
-    places = [path.parent / root, path.parent] if not root.is_absolute() else [root, path.parent]
-    images = []
+    return names
+
+
+def _listed_images(path: Path, content: dict[str, Any]) -> tuple[Path, list[tuple[str, Path]]]:
+    """The folder that paths count from, and images with their splits."""
+    root = content.get("path") or "."
+    if not isinstance(root, str):
+        raise InvalidDataset(f"{path}: path is to be one folder, not {root!r:.40}")
+    places = list(dict.fromkeys([path.parent / root, path.parent]))
+    images: list[tuple[str, Path]] = []
     for split, keys in _SPLITS.items():
-        entry: Any = next((content[key] for key in keys if content.get(key)), None)
-        for part in [entry] if isinstance(entry, str) else entry or []:
-            images += [(split, image) for image in _listed(path, places, str(part))]
+        key = next((key for key in keys if content.get(key)), split)
+        entry = content.get(key) or []
+        parts = [entry] if isinstance(entry, str) else entry
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise InvalidDataset(f"{path}: {key} is to be a folder or file, or a list of them, not {entry!r:.40}")
+        for part in parts:
+            found = _found(places, part)
+            if found is None and split != "test":
+                raise InvalidDataset(f"{path}: names {part}, which is not there")
+            if found is not None:
+                images += [(split, image) for image in dict.fromkeys(_images_of(found, places))]
     if not images:
         raise InvalidDataset(f"{path}: names no images under train or val")
-    return places[0], [str(name) for name in names], images
+    return places[0], images
 
 
-def _listed(config: Path, places: list[Path], part: str) -> list[Path]:
+def _found(places: list[Path], name: str) -> Path | None:
+    """A file or folder that a configuration names."""
+    name = name.replace("\\", "/")
+    # Files exported by Roboflow count from a folder below the one they are in, those by CVAT from one above it.
+    names = (name, name.removeprefix("../"), name.removeprefix("data/"))
+    candidates = [place / name for place in places for name in names if name]
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _images_of(found: Path, places: list[Path]) -> list[Path]:
     """The images of a folder or of a text file that lists them."""
-    # Files exported by Roboflow count from a folder below the one they are in.
-    candidates = [place / name for place in places for name in (part, part.removeprefix("../"))]
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
-    if found is None:
-        raise InvalidDataset(f"{config}: names {part}, which is not there")
     if found.is_dir():
         return images_below(found)
-    return [
-        next((place / line for place in (found.parent, *places) if (place / line).is_file()), found.parent / line)
-        for line in read_lines(found)
-    ]
+    places = [found.parent, *places]
+    return [_found(places, line) or found.parent / line for line in read_lines(found)]
 
 
 def _names_below(root: Path) -> list[str]:
@@ -124,19 +174,15 @@ def _names_below(root: Path) -> list[str]:
     for name in _NAMES:
         for path in (root / name, root / "labels" / name):
             if path.is_file():
-                return read_lines(path)
+                return read_names(path)
     raise InvalidDataset(f"{root}: needs data.yaml or classes.txt, which name the classes")
 
 
 def _folders_by_name(root: Path) -> list[tuple[str, Path]]:
-    """Images of a folder without data.yaml: those in a folder val are val, all others train."""
+    """Images of a folder without data.yaml: those in folders named for val or test are theirs, all others train."""
     images = images_below(root / "images" if (root / "images").is_dir() else root)
-    found = []
-    for path in images:
-        folders = path.relative_to(root).parts[:-1]
-        if "test" not in folders:
-            found.append(("val" if any(name in folders for name in _SPLITS["val"]) else "train", path))
-    return sorted(found, key=lambda item: (item[0] != "train", item[1]))
+    splits = [split_of(path, path.relative_to(root).parts[:-1]) or "train" for path in images]
+    return sorted(zip(splits, images, strict=True), key=lambda item: in_order(item[0]))
 
 
 def _labels_of(image: Path) -> Path:
