@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .console import Console
 from .options import (
@@ -66,6 +67,13 @@ report_options = grouped(
 )  # fmt: skip
 
 
+_OF_FILES = {
+    *("annotations", "images", "predictions", "mapping", "folder", "pictures", "overwrite", "threshold"),
+    *("bands", "stretch", "quiet", "verbose", "as_json"),
+}
+"""Options that say something of saved predictions, and of the pictures made of them."""
+
+
 @click.command("eval")
 @click.option(
     "--annotations", required=True, type=click.Path(path_type=Path), metavar="FILE", help="COCO annotations to meet."
@@ -106,6 +114,8 @@ def evaluate(
 
     if predictions is None and images is None:
         raise click.UsageError("--images is needed to run a model, or --predictions FILE")
+    if predictions is not None:
+        _require_of_files()
     folder = report.pop("folder")
     if folder is not None:
         reporting.check(folder, report["overwrite"])
@@ -137,6 +147,18 @@ def evaluate(
         console.say(f"  {path}")
     answer = {**reporting.content(dataset, evaluations), **record, "outputs": [str(path) for path in written]}
     console.answer(answer)
+
+
+def _require_of_files() -> None:
+    """Raises UsageError for options that would be without effect on what was found already."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name not in _OF_FILES:
+            raise click.UsageError(
+                f"{parameter.opts[-1]} says how a model is run; with --predictions, leave it out (--map and "
+                "--threshold choose among what is in the file)"
+            )
 
 
 def _run(

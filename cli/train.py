@@ -32,13 +32,18 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
         raise click.UsageError("--resume goes on with a training, --overwrite begins anew: choose one")
     import warnings
 
-    from slicedet.errors import SlicedetWarning
+    from slicedet.detectors.paddle import import_paddle
+    from slicedet.errors import InvalidSetting, SlicedetWarning
     from slicedet.training import config as configuration
     from slicedet.training import report
 
-    settings = configuration.load(config, changes)
+    try:
+        settings = configuration.load(config, changes)
+    except InvalidSetting as error:
+        raise click.UsageError(str(error)) from error
+    import_paddle()
     with warnings.catch_warnings():
-        # Of compilers nobody needs here, and of batch norms that behave as they are meant to.
+        # Of batch norms that behave as they are meant to.
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("default", SlicedetWarning)
         from slicedet.training.trainer import train as run

@@ -64,6 +64,11 @@ class NetworkDetector:
         width, height = self.config.input.size
         return self.config.slice or (width if width == height else None)
 
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """The same as width and height, square or not."""
+        return self.config.input.size if self.input_size is None else (self.input_size, self.input_size)
+
     def detect(self, tiles: list[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of each tile, uint8 RGB [H, W, 3] of any size, in its own pixels, best score first."""
         return list(self.stream(tiles))

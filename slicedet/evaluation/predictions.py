@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from slicedet.datasets.coco import CocoDataset, entries
+from slicedet.datasets.coco import CocoDataset, entries, not_whole, whole
 from slicedet.detectors.protocol import minimum_scores
 from slicedet.errors import InvalidDataset
 from slicedet.evaluation.results import Results
+
+FARTHEST = 1e9
+"""Greatest coordinate in pixels that is taken for one: no image has as many, and areas of such boxes overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +48,15 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
     Raises InvalidDataset where the file is neither, an entry is incomplete, or no image is the dataset's.
     """
     path = Path(path)
-    listed = {entry.get("id"): str(entry.get("file_name")) for entry in entries(path, "images")}
+    listed = _by_id(path, "images", "file_name")
     if listed:
         index_of, others = _by_name(listed, dataset)
-        names = {entry.get("id"): str(entry.get("name")) for entry in entries(path, "categories")}
+        names = _by_id(path, "categories", "name")
+    elif not _is_list(path):
+        raise InvalidDataset(
+            f"{path}: is no file of COCO results: neither a list of them nor a document with images, categories and "
+            "annotations"
+        )
     else:
         index_of, others = {image.id: index for index, image in enumerate(dataset.images)}, []
         names = dict(zip(dataset.category_numbers, dataset.categories, strict=True))
@@ -85,17 +94,34 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
     return SavedPredictions(tuple(categories), results[order], tuple(strangers))
 
 
-def _by_name(listed: dict[Any, str], dataset: CocoDataset) -> tuple[dict[Any, int], list[str]]:
+def _is_list(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
+def _by_id(path: Path, section: str, key: str) -> dict[int, str]:
+    """What the entries of a section are called, by their ids."""
+    named = {}
+    for position, entry in enumerate(entries(path, section), 1):
+        number = whole(entry.get("id"))
+        if number is None or key not in entry:
+            what = not_whole(entry, "id") if number is None else f"has no {key}"
+            raise InvalidDataset(f"{path}: number {position} of its {section}: {what}")
+        named[number] = str(entry[key])
+    return named
+
+
+def _by_name(listed: dict[int, str], dataset: CocoDataset) -> tuple[dict[int, int], list[str]]:
     """The dataset's index of each image listed, by its id in the list, and the names of those it does not have."""
-    whole = {image.file_name: index for index, image in enumerate(dataset.images)}
+    index_by_name = {image.file_name: index for index, image in enumerate(dataset.images)}
     last: dict[str, list[int]] = {}
-    for name, index in whole.items():
+    for name, index in index_by_name.items():
         last.setdefault(_last(name), []).append(index)
     index_of, others = {}, []
     for number, name in listed.items():
         same_last = last.get(_last(name), [])
-        if name in whole:
-            index_of[number] = whole[name]
+        if name in index_by_name:
+            index_of[number] = index_by_name[name]
         elif len(same_last) == 1:
             index_of[number] = same_last[0]
         else:
@@ -107,17 +133,19 @@ def _last(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _parsed(where: str, entry: dict[str, Any]) -> tuple[Any, Any, list[float], float]:
+def _parsed(where: str, entry: dict[str, Any]) -> tuple[int, int, list[float], float]:
     """Image, category, box (x, y, width, height) and score of a prediction."""
+    for key in ("image_id", "category_id", "bbox", "score"):
+        if key not in entry:
+            raise InvalidDataset(f"{where} has no {key}; each needs image_id, category_id, bbox and score")
+    image, category = whole(entry["image_id"]), whole(entry["category_id"])
+    if image is None or category is None:
+        raise InvalidDataset(f"{where}: {not_whole(entry, 'image_id' if image is None else 'category_id')}")
     try:
-        image, category, score = entry["image_id"], entry["category_id"], float(entry["score"])
-        box = [float(value) for value in entry["bbox"]]
-    except KeyError as error:
-        raise InvalidDataset(
-            f"{where} has no {error.args[0]}; each needs image_id, category_id, bbox and score"
-        ) from error
+        score, box = float(entry["score"]), [float(value) for value in entry["bbox"]]
     except (TypeError, ValueError) as error:
         raise InvalidDataset(f"{where} has a bbox or score that is no number") from error
-    if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) < 0:
+    usable = len(box) == 4 and np.isfinite(score) and all(abs(value) <= FARTHEST for value in box)
+    if not usable or min(box[2:]) < 0:
         raise InvalidDataset(f"{where} has no usable bbox and score: {box}, {score}")
     return image, category, box, score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -12,8 +13,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
-from slicedet.errors import InvalidTraining, UnknownModel
+from slicedet.errors import InvalidSetting, InvalidTraining, UnknownModel
+from slicedet.merging import METHODS
 from slicedet.models import catalogue
+from slicedet.tiling import SMALLEST_SLICE, parse_slice
 
 Check = Callable[[Any], Any]
 """Turns a value of the YAML into the field's, or raises ValueError("expected ...")."""
@@ -86,6 +89,10 @@ def _text(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "expected a path on this machine, of what was downloaded before (slicedet models pull --kind pdparams)"
+        )
     return Path(value) if isinstance(value, Path) else Path(_text(value))
 
 
@@ -103,8 +110,11 @@ def _edge(value: Any) -> int:
 
 
 def _slice(value: Any) -> Any:
-    if value != "full" and not isinstance(value, str):
-        return _whole(16)(value)
+    if value != "full":
+        try:
+            parse_slice(value)
+        except InvalidSetting:
+            raise ValueError(f"expected full, or pixels such as 640 or 640x512, {SMALLEST_SLICE} or more") from None
     return value
 
 
@@ -180,7 +190,7 @@ class EvaluationConfig:
 
     slice: Annotated[int | str | None, _slice] = None
     overlap: Annotated[float, _number(0, 0.9)] = 0.25
-    merge: Annotated[str, _text] = "agreement"
+    merge: Annotated[str, _choice(*METHODS)] = "agreement"
     threshold: Annotated[float, _number(0, 1)] = 0.01
 
 
@@ -271,6 +281,8 @@ _PADDLEX_IGNORED = {
     "Global": {"mode"},
     "Train": {"dy2st", "basic_config_path", "dist_ips", "uniform_output_enabled"},
 }
+_PADDLEX_UNUSED = {"CheckDataset", "Evaluate", "Export", "Predict"}
+"""Sections about something else than training."""
 _PADDLEX_RECIPE: dict[str, Any] = {
     "tiles": None,
     "optimizer": "momentum",
@@ -284,7 +296,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
     """The training in a YAML file, or of a name of those that come with slicedet.
 
     changes: "key=value" each, with dots for keys within keys, values in YAML; they go before what the file says.
-    Raises InvalidTraining, in one line that names the file and the key.
+    Raises InvalidTraining, in one line that names the file and the key; InvalidSetting where it is one of the changes.
     """
     found = _located(path)
     try:
@@ -293,11 +305,26 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
         raise InvalidTraining(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     try:
         values = _flattened(_mapping(content, "the file"))
-        for change in changes:
-            _apply(values, change)
-        return _checked(values)
     except ValueError as error:
         raise InvalidTraining(f"{path}: {error}") from error
+    changed = {_apply(values, change): change for change in changes}
+    try:
+        return _checked(values)
+    except _WrongValue as error:
+        for key, change in changed.items():
+            if re.match(rf"{re.escape(key)}(\W|$)", error.key):
+                raise InvalidSetting(f"--set {change}: {error}") from error
+        raise InvalidTraining(f"{path}: {error}") from error
+    except ValueError as error:
+        raise InvalidTraining(f"{path}: {error}") from error
+
+
+class _WrongValue(ValueError):
+    """The value of one key, named with dots for keys within keys, cannot be used, or the key is none."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def described(config: TrainingConfig) -> dict[str, Any]:
@@ -331,17 +358,22 @@ def _flattened(content: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in _mapping(values.pop(section, {}) or {}, section).items():
             if key not in _PADDLEX_IGNORED[section]:
                 values[_PADDLEX_NAMES.get(key, key)] = value
-    for section in ("CheckDataset", "Evaluate", "Export", "Predict"):
-        values.pop(section, None)
-    return values
+    return {key: value for key, value in values.items() if key not in _PADDLEX_UNUSED}
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def _apply(values: dict[str, Any], change: str) -> str:
+    """Sets one value, unless it is one that PaddleX's configurations may have and training does not need; its key."""
     name, equals, text = change.partition("=")
     if not equals or not name:
-        raise ValueError(f"--set {change}: expected key=value")
+        raise InvalidSetting(f"--set {change}: expected key=value")
+    if not text.strip():
+        # As a rule, a command within the command line that failed.
+        raise InvalidSetting(f"--set {change}: the value is missing; {name}=null stands for none")
     *outer, last = name.split(".")
-    if outer[:1] in (["Global"], ["Train"]):
+    section = outer[0] if outer else None
+    if section in _PADDLEX_UNUSED or last in _PADDLEX_IGNORED.get(str(section), ()):
+        return name
+    if section in _PADDLEX_IGNORED:
         outer = outer[1:]
     if not outer:
         last = _PADDLEX_NAMES.get(last, last)
@@ -354,6 +386,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         place[last] = text
+    return ".".join([*outer, last])
 
 
 def _checked(values: dict[str, Any]) -> TrainingConfig:
@@ -384,7 +417,7 @@ def _checked(values: dict[str, Any]) -> TrainingConfig:
     try:
         catalogue.find(config.model)
     except UnknownModel as error:
-        raise ValueError(f"model: {error}") from error
+        raise _WrongValue("model", f"model: {error}") from error
     return config
 
 
@@ -398,9 +431,9 @@ def _built(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
     for key, value in values.items():
         if key not in known:
             aliases = [] if prefix else list(_PADDLEX_NAMES)
-            close = get_close_matches(str(key), [*known, *aliases], 1, 0.5)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
-            raise ValueError(f"unknown key {prefix}{key}; {hint}")
+            close = get_close_matches(key, [*known, *aliases], 3, 0.6) or [name for name in known if key in name][:3]
+            hint = f"did you mean {' or '.join(prefix + name for name in close)}?" if close else "see docs/training.md"
+            raise _WrongValue(f"{prefix}{key}", f"unknown key {prefix}{key}; {hint}")
         checks = getattr(annotations[key], "__metadata__", ())
         if not checks or (value is None and type(None) in get_args(get_args(annotations[key])[0])):
             arguments[key] = value
@@ -408,16 +441,16 @@ def _built(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
         try:
             arguments[key] = checks[0](value)
         except ValueError as error:
-            raise ValueError(f"{prefix}{key}: {error}, not {value!r:.60}") from None
+            raise _WrongValue(f"{prefix}{key}", f"{prefix}{key}: {error}, not {value!r:.60}") from None
     for name, each in known.items():
         if each.default is MISSING and each.default_factory is MISSING and arguments.get(name) is None:
-            raise ValueError(f"{prefix}{name} is missing")
+            raise _WrongValue(f"{prefix}{name}", f"{prefix}{name} is missing")
     return kind(**arguments)
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what}: expected keys and values")
+        raise _WrongValue(what, f"{what}: expected keys and values")
     return {str(key): each for key, each in value.items()}
 
 

@@ -54,9 +54,11 @@ def draw_curves(history: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(9, 9), layout="constrained")
     FigureCanvasAgg(figure)
     terms, rates, precision = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 2))
+    # A line through one point is not to be seen.
+    style: dict[str, Any] = {"linewidth": 1, "marker": "." if len(losses) == 1 else ""}
     for name in [key for key in losses[0] if key.startswith("loss")] if losses else []:
-        terms.plot([each["step"] for each in losses], [each[name] for each in losses], label=name, linewidth=1)
-    rates.plot([each["step"] for each in losses], [each["rate"] for each in losses], linewidth=1, color="tab:gray")
+        terms.plot([each["step"] for each in losses], [each[name] for each in losses], label=name, **style)
+    rates.plot([each["step"] for each in losses], [each["rate"] for each in losses], color="tab:gray", **style)
     for key, label in (("ap", "AP"), ("ap50", "AP50")) if scores else ():
         precision.plot([each["step"] for each in scores], [each[key] for each in scores], marker=".", label=label)
     terms.set(ylabel="loss", ylim=(0, None))

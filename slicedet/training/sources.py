@@ -126,14 +126,8 @@ class LabelledImages:
 
     def _opened(self, index: int) -> Scene:
         if index not in self._scenes:
-            scene = Scene(self._paths[index])
-            stated = tuple(self.sizes[index])
-            if (scene.width, scene.height) != stated:
-                raise InvalidDataset(
-                    f"{self._paths[index]}: is {scene.width} x {scene.height} pixels, "
-                    f"its annotations say {stated[0]} x {stated[1]}; {CHECK}"
-                )
-            self._scenes[index] = scene
+            width, height = (int(edge) for edge in self.sizes[index])
+            self._scenes[index] = opened(self._paths[index], width, height)
         return self._scenes[index]
 
     def _room(self, size: int) -> bool:
@@ -150,6 +144,17 @@ def present(dataset: CocoDataset, folder: Path, image: ImageRecord) -> Path:
     if not path.is_file():
         raise InvalidDataset(f"{path}: no such image, though {dataset.path} lists it; {CHECK}")
     return path
+
+
+def opened(path: Path, width: int, height: int) -> Scene:
+    """An image as a scene. Raises UnreadableImage, and InvalidDataset where it is not of the size that its annotations
+    say."""
+    scene = Scene(path)
+    if (scene.width, scene.height) != (width, height):
+        raise InvalidDataset(
+            f"{path}: is {scene.width} x {scene.height} pixels, its annotations say {width} x {height}; {CHECK}"
+        )
+    return scene
 
 
 def joined(datasets: Sequence[CocoDataset], categories: Categories) -> CocoDataset:

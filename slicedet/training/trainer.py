@@ -92,8 +92,15 @@ class Trainer:
         self._rank, self._ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
         if config.batch_size < self._ranks:
             raise InvalidTraining(f"batch_size {config.batch_size}: {self._ranks} processes share it, give each one")
-        resumed = self._resumed()
-        self._prepare_output(overwrite)
+        self._checkpoint_path = config.output / checkpoints.FILE_NAME
+        origin = None if config.resume is None else checkpoints.located(config.resume)
+        resumed = None if origin is None else checkpoints.load(origin)
+        self._goes_on_here = origin is not None and origin.resolve() == self._checkpoint_path.resolve()
+        if self._checkpoint_path.exists() and not (self._goes_on_here or overwrite):
+            raise OutputError(
+                f"{config.output}: holds a training already; go on with it (--resume), begin anew (--overwrite), or "
+                "choose another output"
+            )
         datasets = read_all(config.train)
         self.categories = Categories.of(datasets, config.categories, config.ignored)
         self.model = _trained_model(config, self.categories.names)
@@ -104,29 +111,6 @@ class Trainer:
         decay = self.steps if config.decay_epochs is None else config.decay_epochs * self.sampler.epoch_steps
         self.schedule = Schedule(config.learning_rate, config.warmup_steps, config.warmup_start, decay)
         self._prepare_network(resumed)
-
-    def _resumed(self) -> checkpoints.Checkpoint | None:
-        if self.config.resume is None:
-            return None
-        return checkpoints.load(checkpoints.located(self.config.resume))
-
-    def _prepare_output(self, overwrite: bool) -> None:
-        output = self.config.output
-        try:
-            (output / BEST).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{output}: cannot be made: {error.strerror}") from error
-        self._checkpoint_path = output / checkpoints.FILE_NAME
-        here = self.config.resume is not None and _same(checkpoints.located(self.config.resume), self._checkpoint_path)
-        if self._checkpoint_path.exists() and not here:
-            if not overwrite:
-                raise OutputError(
-                    f"{output}: holds a training already; go on with it (--resume), begin anew (--overwrite), or "
-                    "choose another output"
-                )
-            if self._rank == 0:
-                self._checkpoint_path.unlink(missing_ok=True)
-        self._went_on_here = here
 
     def _prepare_network(self, resumed: checkpoints.Checkpoint | None) -> None:
         config = self.config
@@ -145,7 +129,9 @@ class Trainer:
             loaded = load_pretrained(
                 self.network, config.pretrained, tiles, _pretrained_classes(config, self.model), self.model.input
             )
-            self._note(loaded.summary())
+            self._note(f"begins with the weights of {loaded.summary()}")
+        elif resumed is None:
+            self._note("begins with random weights (pretrained is not set)")
         if config.frozen_norms:
             freeze_norms(self.network)
         freeze(self.network, config.frozen_layers)
@@ -180,6 +166,7 @@ class Trainer:
                 f"{path}: is of another network or of other categories ({theirs}); resume it with its own "
                 "configuration, or start from its weights with pretrained"
             )
+        self._note(f"goes on with the weights of {path}")
         restore(self.optimizer, self.network, resumed.arrays.get("optimizer", {}))
         if resumed.record["scaler"]:
             self._scaler.load_state_dict(resumed.record["scaler"])
@@ -188,7 +175,7 @@ class Trainer:
         self._pending = list(resumed.record["pending"])
         self.history = list(resumed.record["history"])
         # The best weights lie in the folder that the training began in.
-        self.best = resumed.record["best"] if self._went_on_here else None
+        self.best = resumed.record["best"] if self._goes_on_here else None
 
     def run(self) -> Outcome:
         """Runs the training to its end; see `train`."""
@@ -196,6 +183,7 @@ class Trainer:
         output = self.config.output
         chief = self._rank == 0
         if chief:
+            self._begin()
             checkpoints.write(
                 yaml.safe_dump(described(self.config), sort_keys=False, allow_unicode=True).encode(),
                 output / report.CONFIG,
@@ -207,8 +195,6 @@ class Trainer:
             f"{self._device}; an epoch is {self.sampler.epoch_steps} steps; "
             + ", ".join(f"{count} {name}" for name, count in zip(self.categories.names, counts, strict=True))
         )
-        if chief and self._step == 0:
-            self._save()
         self._loop()
         if not chief:
             return self._outcome()
@@ -220,6 +206,18 @@ class Trainer:
         report.draw_curves(self.history, output / report.CURVES)
         report.write_result(output, self.model.name, self.model.categories, self._last_score(), self.best)
         return self._outcome()
+
+    def _begin(self) -> None:
+        """Makes the output folder, and has the first checkpoint replace that of another training. Whatever could be
+        wrong with configuration, data and weights has been found by now; nothing else is written before, so that no
+        resume takes the one for the other."""
+        folder = self.config.output / BEST
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.config.output}: cannot be made: {error.strerror}") from error
+        if not self._goes_on_here:
+            self._save()
 
     def _loop(self) -> None:
         config, steps = self.config, self.steps
@@ -388,12 +386,16 @@ class Trainer:
 
 
 def _device(asked: str | None) -> str:
-    """The device to train on: by default a GPU where Paddle has one. PaddleX's "gpu:0,1" is the first of them."""
+    """The device to train on: by default a GPU where Paddle has one. PaddleX's "gpu:0,1" takes a process for each."""
+    gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if asked is None:
-        asked = "gpu" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+        asked = "gpu" if gpus else "cpu"
+    elif asked.startswith("gpu") and not gpus:
+        raise InvalidSetting(f"device {asked}: Paddle finds no GPU here; --set device=cpu trains on the processor")
     elif "," in asked and paddle.distributed.get_world_size() == 1:
         raise InvalidTraining(
-            f"device {asked}: several devices need python -m paddle.distributed.launch, see docs/training.md"
+            f"device {asked}: several devices need python -m paddle.distributed.launch, see docs/training.md; "
+            f"--set device={asked.partition(',')[0]} takes one"
         )
     if paddle.distributed.get_world_size() > 1 and asked.startswith("gpu"):
         asked = f"gpu:{paddle.distributed.ParallelEnv().device_id}"
@@ -448,7 +450,3 @@ def _state(network: networks.Network) -> dict[str, Any]:
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """A scaler's state, ready for JSON."""
     return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in state.items()}
-
-
-def _same(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve()

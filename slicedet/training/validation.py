@@ -21,7 +21,7 @@ from slicedet.models.config import ModelConfig
 from slicedet.networks import Network
 from slicedet.raster.scene import Scene
 from slicedet.training.config import EvaluationConfig, SourceConfig
-from slicedet.training.sources import Categories, joined, present, read_all
+from slicedet.training.sources import Categories, joined, opened, present, read_all
 
 _BATCH = 4
 """Tiles run at a time: more do not go faster on a CPU, and take more memory."""
@@ -50,7 +50,7 @@ class Validation:
     """The validation images of a training, to be searched again and again.
 
     Raises InvalidDataset where they have other categories than those trained, or no object of these, or an image is
-    missing.
+    missing or of another size than stated; UnreadableImage where one is no image.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Validation:
             for dataset, source in zip(datasets, sources, strict=True)
             for image in dataset.images
         ]
+        for path, image in zip(self._paths, self.dataset.images, strict=True):
+            opened(path, image.width, image.height).close()
         self._config = config
         self._model = model
 

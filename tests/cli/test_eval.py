@@ -168,6 +168,8 @@ def test_pictures_show_what_was_missed_and_what_was_false(slicedet, small, here)
         (["--predictions", "perfect.json", "--map", "car"], 2, "expected OLD=NEW"),
         (["--predictions", "perfect.json", "--map", "ship=car"], 1, "know ship"),
         (["--predictions", "perfect.json", "--compare", "sideways"], 2, "expected sliced or full"),
+        (["--predictions", "perfect.json", "--compare", "sliced,full"], 2, "--compare says how a model is run"),
+        (["--predictions", "perfect.json", "--classes", "nope"], 2, "--classes says how a model is run"),
         (["--predictions", "perfect.json", "--threshold", "2"], 2, "between 0 and 1"),
         (["--predictions", "perfect.json", "-o", "truth.json"], 1, "truth.json is not a folder"),
         (["--images", "SMALL", "--threshold", "ship=0.4"], 1, "class 'ship': the detector knows"),
@@ -183,7 +185,8 @@ def test_what_is_wrong_is_said_before_anything_is_written(
         shutil.copy(small / name, work)
     monkeypatch.chdir(work)
     given = [small if argument == "SMALL" else argument for argument in arguments]
-    done = slicedet("eval", *model, "--annotations", "truth.json", *given)
+    of_a_model = [] if "--predictions" in given else model
+    done = slicedet("eval", *of_a_model, "--annotations", "truth.json", *given)
     assert done.code == code
     assert done.out == ""
     assert said in done.err.splitlines()[-1]
@@ -197,6 +200,20 @@ def test_an_image_of_another_size_is_named(slicedet, small, model):
     done = slicedet("eval", *model, "--annotations", small / "truth.json", "--images", small)
     assert (done.code, done.out) == (1, "")
     assert "b.png: is 90 x 120 pixels, its annotations say 120 x 90" in done.err
+
+
+def test_a_model_that_is_not_square_is_shown_tiles_of_its_shape(slicedet, small, here, tmp_path):
+    paddle = pytest.importorskip("paddle")
+    from slicedet import networks
+
+    name = "picodet_xs_320_coco_lcnet"
+    paddle.save(networks.build(name).state_dict(), str(tmp_path / "w.pdparams"))
+    export = ("export", name, "--weights", tmp_path / "w.pdparams", "--input-size", "96x64", "-o", "made")
+    assert slicedet(*export).code == 0
+    found = predict(small / "a.png", load_detector("made", engine="paddle"))
+    assert (found.run["frame"]["tile_width"], found.run["frame"]["tile_height"]) == (96, 64)
+    done = slicedet("eval", "-m", "made", "--annotations", small / "truth.json", "--images", small, "--map", "*=any")
+    assert (done.code, done.err) == (0, "")
 
 
 def test_nothing_is_overwritten_unasked(slicedet, small, here):

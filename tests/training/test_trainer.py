@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -19,8 +20,8 @@ from slicedet.cli import main
 from small_data import settings, write_dataset
 
 import slicedet
-from slicedet.errors import InvalidDataset, InvalidTraining, OutputError
-from slicedet.training import checkpoint
+from slicedet.errors import InvalidDataset, InvalidTraining, OutputError, SlicedetError
+from slicedet.training import checkpoint, report
 from slicedet.training.config import TrainingConfig, load
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -162,6 +163,102 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         train(replace(config, categories={"vehicle": ("car",)}), resume=True)
     with pytest.raises(OutputError, match="holds a training already"):
         train(config)
+
+
+class Said(Exception):
+    """Ends a training at a message."""
+
+
+def message(number: int, config: TrainingConfig, **arguments: Any) -> str:
+    """The message of this number, from 1, at which the training ends."""
+    heard = []
+
+    def listen(record: dict[str, Any]) -> None:
+        heard.append(record["message"])
+        if len(heard) == number:
+            raise Said
+
+    with pytest.raises(Said):
+        train(config, listen=listen, **arguments)
+    return str(heard[-1])
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    """Nothing appears in a new folder, and --overwrite leaves the old training until the new one begins."""
+    write_dataset(tmp_path)
+    write_dataset(tmp_path, role="val", images=1)
+    validated = configured(tmp_path, steps=1)
+    config = replace(validated, val=())
+    wrong = [
+        (replace(config, pretrained=tmp_path / "none.pdparams"), r"none\.pdparams: no such weights file"),
+        (replace(config, categories={"boat": ("boat",)}), "category 'car' is not among those trained"),
+        (replace(config, device="gpu:0,1"), "device gpu:0,1: "),
+    ]
+    (tmp_path / "images" / "val0.png").write_bytes(b"no image")
+    wrong += [(validated, r"val0\.png: not an image")]
+    for each, words in wrong:
+        with pytest.raises(SlicedetError, match=words):
+            train(each)
+        assert not config.output.exists()
+    assert message(1, config).startswith("begins with random weights")
+    assert not config.output.exists()
+    train(config)
+    before = {path: path.read_bytes() for path in config.output.rglob("*") if path.is_file()}
+    for each, words in wrong:
+        with pytest.raises(SlicedetError, match=words):
+            train(each, overwrite=True)
+        assert {path: path.read_bytes() for path in config.output.rglob("*") if path.is_file()} == before
+    last, best = config.output / "last.npz", config.output / "best_model" / "best_model.pdparams"
+    assert message(1, config, resume=True) == f"goes on with the weights of {last}"
+    anew = replace(config, seed=5, pretrained=best)
+    assert message(1, anew, overwrite=True).startswith("begins with the weights of best_model.pdparams: ")
+    assert checkpoint.load(last).record["step"] == 1
+    assert "from step 0" in message(2, anew, overwrite=True)
+    assert checkpoint.load(last).record["step"] == 0
+    assert load(config.output / "config.yaml").seed == 5
+
+
+def test_validation_images_of_another_size(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    annotations = write_dataset(tmp_path, role="val")
+    annotations.write_text(annotations.read_text().replace('"width": 160', '"width": 170'))
+    with pytest.raises(InvalidDataset, match=r"val0\.png: is 160 x 128 pixels, its annotations say 170 x 128"):
+        train(configured(tmp_path))
+
+
+def test_an_unreadable_image_is_said_in_one_line(tmp_path: Path) -> None:
+    """Paddle makes rasterio's log go to stderr."""
+    write_dataset(tmp_path)
+    configured(tmp_path)
+    for path in (tmp_path / "images").iterdir():
+        content = bytearray(path.read_bytes())
+        content[3000:4000] = bytes(1000)
+        path.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", "from slicedet.cli import main; main()", "train", str(tmp_path / "training.yaml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["begins", "picodet_s_320_coco_trained:", "Error:"]
+    assert "cannot be decoded" in lines[-1]
+
+
+def test_wrong_changes_are_wrong_usage(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    configured(tmp_path)
+    done = CliRunner().invoke(main, ["train", str(tmp_path / "training.yaml"), "--set", "pretrained="])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith("Error: --set pretrained=: the value is missing; pretrained=null stands for none\n")
+
+
+def test_curves_of_a_single_record_are_seen(tmp_path: Path) -> None:
+    report.draw_curves([{"step": 1, "loss": 2.0, "rate": 0.1}], tmp_path / "curves.png")
+    pixels = cv2.imread(str(tmp_path / "curves.png")).astype(int)
+    # The point is in the middle; the legend, which has the same blue, is in a corner.
+    middle = pixels[:, int(0.45 * pixels.shape[1]) : int(0.6 * pixels.shape[1])]
+    assert (middle[..., 0] - middle[..., 2] > 60).sum() > 5
 
 
 def test_categories_that_differ(tmp_path: Path) -> None:

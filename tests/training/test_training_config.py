@@ -10,7 +10,7 @@ import pytest
 import yaml
 from small_data import settings
 
-from slicedet.errors import InvalidTraining
+from slicedet.errors import InvalidSetting, InvalidTraining
 from slicedet.training.config import SourceConfig, TrainingConfig, described, load
 
 
@@ -54,6 +54,64 @@ def test_paddlex_keys(tmp_path: Path) -> None:
     assert config.train[0].annotations == Path("data/annotations/instance_train.json")
 
 
+STOCK = """
+Global:
+  model: PicoDet-S
+  mode: check_dataset # check_dataset/train/evaluate/predict
+  dataset_dir: "/paddle/dataset/paddlex/det/det_coco_examples"
+  device: gpu:0,1,2,3
+  output: "output"
+
+CheckDataset:
+  convert:
+    enable: False
+    src_dataset_type: null
+  split:
+    enable: False
+    train_percent: null
+    val_percent: null
+
+Train:
+  num_classes: 4
+  epochs_iters: 50
+  batch_size: 16
+  learning_rate: 0.08
+  pretrain_weight_path: https://paddle-model-ecology.bj.bcebos.com/official_pretrained_model/PicoDet-S_pretrained.pdparams
+  warmup_steps: 100
+  resume_path: null
+  log_interval: 10
+  eval_interval: 1
+
+Evaluate:
+  weight_path: "output/best_model/best_model.pdparams"
+  log_interval: 10
+
+Export:
+  weight_path: https://paddle-model-ecology.bj.bcebos.com/official_pretrained_model/PicoDet-S_pretrained.pdparams
+
+Predict:
+  batch_size: 1
+  model_dir: "output/best_model/inference"
+  input: "https://paddle-model-ecology.bj.bcebos.com/demo_image/road0_png.png"
+  kernel_option:
+    run_mode: paddle
+"""
+"""A module's configuration as PaddleX ships it."""
+
+
+def test_a_whole_module_of_paddlex(tmp_path: Path) -> None:
+    path = tmp_path / "PicoDet-S.yaml"
+    path.write_text(STOCK)
+    with pytest.raises(InvalidTraining, match=r"PicoDet-S\.yaml: pretrained: .* downloaded before .*'https://paddle-m"):
+        load(path)
+    unused = ["Global.mode=train", "Train.dy2st=False", "CheckDataset.split.enable=True", "Predict.batch_size=2"]
+    local = ["Global.dataset_dir=data", "Train.pretrain_weight_path=w.pdparams"]
+    config = load(path, [*unused, *local, "batch_size=8"])
+    assert config == load(path, [*local, "Train.batch_size=8"])
+    assert (config.device, config.epochs, config.batch_size, config.num_classes) == ("gpu:0,1,2,3", 50, 8, 4)
+    assert (config.pretrained, config.optimizer) == (Path("w.pdparams"), "momentum")
+
+
 def test_round_trip(tmp_path: Path) -> None:
     config = read(tmp_path, settings(tmp_path, tiles=None, categories=["car"], val=[]))
     assert read(tmp_path, described(config)) == config
@@ -75,6 +133,11 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"dataset_dir": None}, "train is missing (or dataset_dir)"),
         ({"categories": {"a": ["x"], "b": ["x"]}}, "categories: expected each name of the annotations in one"),
         ({"train": [{"images": "x"}]}, "train[0].annotations is missing"),
+        ({"rate": 1}, "unknown key rate; did you mean learning_rate?"),
+        ({"foo": 1}, "unknown key foo; see docs/training.md"),
+        ({"evaluation": {"merge": "foo"}}, "evaluation.merge: expected one of nms, nmm, greedy-nmm, agreement"),
+        ({"evaluation": {"slice": "abc"}}, "evaluation.slice: expected full, or pixels such as 640 or 640x512"),
+        ({"evaluation": {"slice": 20}}, "evaluation.slice: expected full, or pixels such as 640 or 640x512, 32 or"),
         ({"amp": "O3"}, "amp: expected one of off, o1, o2, not 'O3'"),
     ],
 )
@@ -99,9 +162,27 @@ def test_no_file(tmp_path: Path) -> None:
         load(tmp_path / "nothing.yaml")
 
 
-def test_set_needs_a_value(tmp_path: Path) -> None:
-    with pytest.raises(InvalidTraining, match="--set batch_size: expected key=value"):
-        read(tmp_path, settings(tmp_path), "batch_size")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("batch_size", "--set batch_size: expected key=value"),
+        ("pretrained=", "--set pretrained=: the value is missing; pretrained=null stands for none"),
+        ("batch_size=0", "--set batch_size=0: batch_size: expected a whole number"),
+        ("Train.epochs_iters=x", "--set Train.epochs_iters=x: epochs: expected a whole number"),
+        ("train=[{images: x}]", "--set train=[{images: x}]: train[0].annotations is missing"),
+        ("model=nothing", "--set model=nothing: model: nothing: unknown model"),
+        ("evaluation.mrge=nms", "unknown key evaluation.mrge; did you mean evaluation.merge?"),
+        ("tiles=3", "--set tiles=3: tiles: expected keys and values"),
+    ],
+)
+def test_what_is_wrong_with_a_change(tmp_path: Path, change: str, words: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        read(tmp_path, settings(tmp_path), "seed=1", change)
+    assert words in str(caught.value)
+
+
+def test_a_change_to_none(tmp_path: Path) -> None:
+    assert read(tmp_path, settings(tmp_path, pretrained="w.onnx"), "pretrained=null").pretrained is None
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (files("slicedet.configs") / "training").iterdir()))
