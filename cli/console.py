@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import traceback
@@ -69,11 +70,18 @@ class Commands(click.Group):
 
         # Schedulers end jobs by SIGTERM: like Ctrl-C, it is to leave nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Paddle would have every package's log go to stderr. What GDAL has to say stands in slicedet's errors.
+        if not logging.getLogger().handlers:
+            logging.getLogger().addHandler(logging.NullHandler())
         try:
             with _plain_warnings():
                 return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+        except (click.exceptions.Exit, click.Abort, click.UsageError, BrokenPipeError):
             raise
+        except KeyboardInterrupt:
+            failure = click.ClickException("interrupted")
+        except click.ClickException as error:
+            failure = error
         except Exception as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exception(error)
@@ -82,7 +90,10 @@ class Commands(click.Group):
                 if isinstance(error, SlicedetError)
                 else f"unexpected {type(error).__name__}, tell more with --verbose: "
             )
-            raise click.ClickException(hint + one_line(error)) from error
+            failure = click.ClickException(hint + one_line(error))
+        if ctx.meta.get(AS_JSON):
+            click.echo(json.dumps({"error": failure.message}, indent=2))
+        raise failure
 
 
 @contextmanager
@@ -104,6 +115,8 @@ def _plain_warnings() -> Iterator[None]:
 
 
 VERBOSE = "slicedet.verbose"
+AS_JSON = "slicedet.json"
+"""What a command was told, for the group it belongs to."""
 
 
 def one_line(error: Exception | str) -> str:

@@ -6,31 +6,41 @@ from typing import Any
 
 import click
 
+from slicedet.models import DEFAULT_MODEL
+
 from .console import Console
 from .options import SceneChoice, console_options, scene_options
 
 
 @click.command()
 @click.argument("image")
-@click.option("--slice", "slice_", default="640", show_default=True, metavar="PX", help="Tile size, 640 or 640x512.")
+@click.option(
+    "--slice",
+    "slice_",
+    metavar="PX",
+    help=f"Tile size, 640 or 640x512.  [default: that of {DEFAULT_MODEL}, as in predict]",
+)
 @click.option("--overlap", default="0.25", show_default=True, help="Overlap of tiles, a ratio or 160px.")
 @scene_options
 @console_options
-def info(image: str, slice_: str, overlap: str, scenes: SceneChoice, console: Console) -> None:
-    """Show what slicedet sees of IMAGE: size, bands, place on the ground, stretch, and its tiles."""
+def info(image: str, slice_: str | None, overlap: str, scenes: SceneChoice, console: Console) -> None:
+    """Show what slicedet sees of IMAGE: size, bands, place on the ground, stretch, and the tiles that predict cuts."""
     from slicedet.errors import InvalidSetting
-    from slicedet.pipeline import describe
-    from slicedet.tiling import TileGrid
+    from slicedet.models import catalogue
+    from slicedet.pipeline import Settings, cut, describe
 
+    model = catalogue.find(DEFAULT_MODEL)
     try:
-        TileGrid.cover(1, 1, slice_, overlap)
+        settings = Settings(slice_ or model.slice or model.input.size, overlap)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
     with scenes.open(image) as scene:
         seen = describe(scene)
-    grid = TileGrid.cover(scene.width, scene.height, slice_, overlap)
+        assert settings.slice is not None
+        grid = cut(scene, settings.slice, settings, model.gsd)
     seen["tiles"] = {
-        "slice": slice_,
+        "slice": [grid.tile_width, grid.tile_height],
+        "frame": [grid.width, grid.height],
         "overlap": overlap,
         "columns": len(grid.columns),
         "rows": len(grid.rows),
@@ -49,6 +59,9 @@ def _lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
     if stretch:
         ends = "; ".join(f"{low:g} to {high:g}" for low, high in zip(stretch["low"], stretch["high"], strict=True))
         stretch = f"{stretch['rule']} ({ends})"
+    resampled = (
+        "" if tiles["frame"] == [seen["width"], seen["height"]] else f", resampled to {_size(tiles['frame'])} px"
+    )
     lines = [
         ("image", seen["source"]),
         ("format", f"{seen['driver']}, {seen['dtype']}"),
@@ -60,7 +73,8 @@ def _lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
         ("pixel size", f"{pixel[0]:.4g} x {pixel[1]:.4g} m" if pixel else "unknown"),
         (
             "tiles",
-            f"{tiles['total']} ({tiles['columns']} x {tiles['rows']}), {tiles['slice']} px, overlap {tiles['overlap']}",
+            f"{tiles['total']} ({tiles['columns']} x {tiles['rows']}) of {_size(tiles['slice'])} px, "
+            f"overlap {tiles['overlap']}{resampled}",
         ),
     ]
     if seen["exif_orientation"] != 1:
@@ -68,3 +82,7 @@ def _lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
     if seen["warped_from_gcps"]:
         lines.insert(3, ("warped", "by its ground control points"))
     return lines
+
+
+def _size(edges: list[int]) -> str:
+    return f"{edges[0]} x {edges[1]}"

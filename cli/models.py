@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from slicedet.models.config import ModelConfig
 
 kind_option = click.option(
-    "--kind", metavar="KIND", help="onnx, paddle or pdparams.  [default: the first that show lists]"
+    "--kind",
+    type=click.Choice(("onnx", "paddle", "pdparams")),
+    metavar="KIND",
+    help="onnx, paddle or pdparams.  [default: the first that show lists]",
 )
 
 

@@ -12,7 +12,7 @@ import click
 
 from slicedet.models import DEFAULT_MODEL
 
-from .console import VERBOSE, Console
+from .console import AS_JSON, VERBOSE, Console
 
 if TYPE_CHECKING:
     from slicedet.detectors import Detector
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from slicedet.raster.scene import Scene
 
 Command = Callable[..., Any]
+
+# As `slicedet.detectors.choice` has them, which would be slow to import for --help.
+ENGINES = ("auto", "openvino", "onnxruntime", "paddle")
+PRECISIONS = ("auto", "f32", "bf16", "f16")
 
 
 def grouped(
@@ -101,7 +105,7 @@ class SceneChoice:
 
 
 def _console(quiet: bool, verbose: bool, as_json: bool) -> Console:
-    click.get_current_context().find_root().meta[VERBOSE] = verbose
+    click.get_current_context().find_root().meta.update({VERBOSE: verbose, AS_JSON: as_json})
     return Console(quiet, verbose, as_json)
 
 
@@ -127,7 +131,9 @@ def _thresholds(values: Sequence[str]) -> dict[str, float]:
 
     numbers = {}
     for value in values:
-        name, _, number = value.rpartition("=")
+        name, by_class, number = value.rpartition("=")
+        if by_class and not name.strip():
+            raise InvalidSetting(f"threshold {value!r}: names no class; write CLASS=0.4, or 0.4 for all classes")
         try:
             numbers[name.strip() or "*"] = float(number)
         except ValueError:
@@ -207,11 +213,17 @@ detector_options = grouped(
         help="Weights file (.onnx, .xml, .pdparams), where the model does not bring its own.",
     ),
     click.option(
-        "--engine", default="auto", show_default=True, metavar="NAME", help="openvino, onnxruntime, paddle or auto."
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="openvino, onnxruntime, paddle or auto.",
     ),
     click.option("--device", default="cpu", show_default=True, help="Device as the engine names it."),
     click.option(
         "--precision",
+        type=click.Choice(PRECISIONS),
         default="f32",
         show_default=True,
         metavar="NAME",

@@ -61,10 +61,11 @@ def predict(
     from slicedet.errors import InvalidSetting, SlicedetError
     from slicedet.outputs.targets import Targets
     from slicedet.pipeline import run
+    from slicedet.raster.source import shown
     from slicedet.resuming import predict_resumably
 
     try:
-        targets = Targets(images=len(images), **destination)
+        targets = Targets(images=len(images), roi=settings.roi, **destination)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
     detector = functools.cache(lambda: _loaded(choice, settings.slice, console))
@@ -82,19 +83,18 @@ def predict(
                     prediction = run(scene, detector(), choice.applied_to(settings), progress, resources)
                     written = targets.save(prediction, paths)
         except KeyboardInterrupt:
-            if not resume:
-                raise
-            raise click.ClickException("interrupted; the same command goes on from here") from None
+            way = "the same command goes on from here" if resume else "with --resume, it would go on from here"
+            raise click.ClickException(f"interrupted; {way}") from None
         except SlicedetError as error:
             console.complain(error)
-            answers.append({"source": image, "error": one_line(error)})
+            answers.append({"source": shown(image), "error": one_line(error)})
             failed = True
             continue
         record = prediction.run
         console.say(_summary(prediction))
         for path in written:
             console.say(f"  {path}")
-        answers.append({"source": image, "outputs": [str(path) for path in written], **record})
+        answers.append({"source": shown(image), "outputs": [str(path) for path in written], **record})
     console.answer({"images": answers})
     sys.exit(1 if failed else 0)
 
@@ -120,7 +120,8 @@ def _summary(prediction: Any) -> str:
         f"{counts[i]} {prediction.categories[i]}" for i in np.argsort(-counts, kind="stable") if counts[i]
     )
     tiles = prediction.run["tiles"]
-    skipped = [f"{tiles[key]} {words}" for key, words in (("empty", "empty"), ("outside_roi", "outside")) if tiles[key]]
+    names = {"empty": "empty", "flat": "flat", "outside_roi": "outside"}
+    skipped = [f"{tiles[key]} {words}" for key, words in names.items() if tiles[key]]
     if tiles["unreadable"]:
         skipped.append(f"{len(tiles['unreadable'])} unreadable")
     ran = f"{tiles['run']} tiles" + (f" ({', '.join(skipped)} left out)" if skipped else "")

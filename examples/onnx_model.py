@@ -11,6 +11,8 @@ import slicedet
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/onnx_model.py orthomosaic.tif picodet_s_416_coco.onnx")
     image, weights = sys.argv[1:]
     detector = slicedet.load_detector("picodet_s_416_coco", weights=weights, threshold=0.25)
     with slicedet.Scene(image, stretch="percentile:1,99") as scene:

@@ -11,6 +11,8 @@ from slicedet import create_model
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/paddlex_import.py big.tif exported/")
     image, folder = sys.argv[1:]
     model = create_model(model_dir=folder, slice=640, overlap=0.25)
     for result in model.predict(image, batch_size=1, threshold=0.4):

@@ -13,6 +13,8 @@ from slicedet.detectors.sahi import SlicedetModel
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/with_sahi.py photo.jpg picodet_s_416_coco.onnx")
     image, weights = sys.argv[1:]
     model = SlicedetModel(
         model_path="picodet_s_416_coco", options={"weights": weights}, confidence_threshold=0.3, device="cpu"

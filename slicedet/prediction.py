@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slicedet import outputs
 from slicedet.detections import Detections
+from slicedet.outputs.targets import check_apart
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -37,15 +38,20 @@ class Prediction:
     origins: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def views_of(self, index: int) -> Detections:
-        """The views, each with its tile, that made the detection at `index`."""
-        return self.views[self.origins == index]
+        """The views, each with its tile, that made the detection at `index`. Raises IndexError where there is none."""
+        count = len(self.detections)
+        if not -count <= index < count:
+            raise IndexError(f"detection {index}: there are {count}")
+        return self.views[self.origins == index % count]
 
     def save(self, path: str | Path, overwrite: bool = False) -> list[Path]:
         """Writes the detections in the format of the suffix, whole or not at all, and returns the files written.
 
         Raises InvalidSetting for an unknown suffix, NotGeoreferenced where the format needs a place on the ground,
-        OutputError where the file is there already (unless `overwrite`) or cannot be written.
+        OutputError where the file is there already (unless `overwrite`), is the image or the region of interest, or
+        cannot be written.
         """
+        check_apart(Path(path), self.run.get("settings", {}).get("roi"))
         return outputs.save(self, path, overwrite=overwrite)
 
     def to_geopandas(self) -> GeoDataFrame:

@@ -12,6 +12,9 @@ from slicedet.errors import InvalidSetting
 SMALLEST_SLICE = 32
 """Shortest tile edge in pixels: the coarsest stride of the networks at hand, below which they see nothing."""
 
+LARGEST_SLICE = 1 << 16
+"""Longest tile edge in pixels; a tile is held in memory as a whole."""
+
 
 class Tile(NamedTuple):
     """A rectangle of the frame, in whole pixels: columns x..x+width, rows y..y+height."""
@@ -43,7 +46,8 @@ class TileGrid:
         """The grid for a frame of `width` x `height` pixels.
 
         slice: tile size in pixels, as for `parse_slice`. overlap: as for `parse_overlap`.
-        Raises InvalidSetting for a tile below 32 pixels, or an overlap that is negative or not smaller than the tile.
+        Raises InvalidSetting for a tile below 32 or above 65536 pixels, or an overlap that is negative or not smaller
+        than the tile.
         """
         tile_width, tile_height = parse_slice(slice)
         amount = parse_overlap(overlap)
@@ -79,17 +83,17 @@ class TileGrid:
 def parse_slice(value: int | str | tuple[int, int]) -> tuple[int, int]:
     """Tile width and height in pixels, from 640, "640", "640x512" (width x height) or (640, 512).
 
-    Raises InvalidSetting for anything else, and for edges below 32 pixels.
+    Raises InvalidSetting for anything else, and for edges below 32 or above 65536 pixels.
     """
-    if isinstance(value, tuple):
-        size = value
-    else:
-        match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", str(value).strip().lower())
-        if not match:
-            raise InvalidSetting(f"slice {value!r}: expected pixels such as 640 or 640x512")
-        size = (int(match[1]), int(match[2] or match[1]))
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    match = re.fullmatch(r"(\d{1,99})(?:x(\d{1,99}))?", text.strip().lower())
+    if not match:
+        raise InvalidSetting(f"slice {value!r}: expected pixels such as 640 or 640x512")
+    size = (int(match[1]), int(match[2] or match[1]))
     if min(size) < SMALLEST_SLICE:
         raise InvalidSetting(f"slice {value}: tiles need at least {SMALLEST_SLICE} pixels a side")
+    if max(size) > LARGEST_SLICE:
+        raise InvalidSetting(f"slice {value}: tiles have at most {LARGEST_SLICE} pixels a side")
     return size
 
 

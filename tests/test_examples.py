@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import rasterio
 from pyproj import Transformer
 
@@ -46,6 +47,14 @@ def test_onnx_model(shared: Path, tmp_path: Path) -> None:
     assert said.startswith("383 x 232 pixels")
     assert (tmp_path / "overlay.jpg").stat().st_size > 10_000
     assert (tmp_path / "detections.coco.json").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx_model.py", "paddlex_import.py", "with_sahi.py"])
+def test_examples_say_what_they_need(name: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"usage: python examples/{name} ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_with_sahi(shared: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import geopandas
@@ -23,6 +24,7 @@ from slicedet.errors import (
     EmptyImage,
     InvalidDetections,
     InvalidSetting,
+    OutputError,
     SceneWarning,
     UnknownCategory,
     UnreadableImage,
@@ -317,7 +319,8 @@ def test_unknown_class_is_said_with_those_there_are_before_anything_is_run(raste
     [
         {"slice": 31}, {"slice": "big"}, {"overlap": 1}, {"overlap": -0.1}, {"overlap": "200px"}, {"gsd": 0},
         {"gsd": -1}, {"gsd": "fine"}, {"gsd": float("nan")}, {"merge": "best"}, {"threshold": 1.5}, {"threshold": -1},
-        {"threshold": {"car": 2}},
+        {"threshold": {"car": 2}}, {"threshold": "high"}, {"threshold": {"car": "high"}}, {"classes": "car"},
+        {"roi": 5},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_before_anything_is_run(setting):
@@ -326,6 +329,45 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_run(setting)
         slicedet.predict(painted(), detector, **setting)
     assert not detector.tiles
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("detector", ["aerial-vehicles", None, object(), Rectangles])
+def test_what_is_no_detector_is_refused_with_the_way_to_get_one(detector):
+    with pytest.raises(InvalidSetting, match=r"^detector .*slicedet\.load_detector\('aerial-vehicles'\)"):
+        slicedet.predict(painted(), detector)
+
+
+@pytest.mark.parametrize("source", [painted().tolist(), Image.fromarray(painted()), b"plain.tif", None, 5])
+def test_what_is_no_image_is_refused_with_the_way_to_make_one(source):
+    with pytest.raises(InvalidSetting, match=r"^image of type \w+: expected a path, a URL or an array"):
+        slicedet.predict(source, Rectangles())
+
+
+def test_channels_first_are_told_from_an_image():
+    pixels = painted()
+    with pytest.raises(UnreadableImage, match=r"looks like channels first; numpy\.moveaxis\(array, 0, -1\)"):
+        slicedet.predict(bands(pixels), Rectangles())
+    assert len(slicedet.predict(np.moveaxis(bands(pixels), 0, -1), Rectangles(), slice=700).detections) > 0
+
+
+def test_gsd_that_enlarges_beyond_all_sense_is_refused(raster):
+    path = raster("fine.tif", bands(painted()), **PLACE)
+    size = Scene(path).pixel_size_m[0]
+    detector = Rectangles()
+    with pytest.raises(InvalidSetting, match=r"fine\.tif: gsd 1e-09 m would enlarge its pixels of .* m [\d,]+ times"):
+        slicedet.predict(path, detector, gsd=1e-9)
+    with pytest.raises(InvalidSetting, match=" 65 times; 64 times is the most"):
+        slicedet.predict(path, detector, gsd=size / 65)
+    assert not detector.tiles
+
+
+def test_region_of_interest_is_not_overwritten_by_what_was_found_in_it(raster, roi):
+    area = roi(0, 0, 400, 400)
+    before = Path(area).read_bytes()
+    prediction = slicedet.predict(raster("plain.tif", bands(painted()), **PLACE), Rectangles(), roi=area)
+    with pytest.raises(OutputError, match="is the region of interest itself"):
+        prediction.save(area, overwrite=True)
+    assert Path(area).read_bytes() == before
 
 
 def test_detector_without_preferred_size_needs_a_slice():
@@ -543,6 +585,11 @@ def test_every_box_tells_which_tiles_made_it(raster, roi, merge):
             assert (view[2:] <= tile[2:]).all()
         counted += len(views)
     assert counted == (prediction.origins >= 0).sum() > len(prediction.detections) > 0
+    last = len(prediction.detections) - 1
+    assert np.array_equal(prediction.views_of(-1).boxes, prediction.views_of(last).boxes)
+    for index in (last + 1, -last - 2):
+        with pytest.raises(IndexError, match=f"detection {index}: there are {last + 1}"):
+            prediction.views_of(index)
     assert len(prediction.origins) == len(prediction.views)
     if merge == "agreement":
         for index, box in enumerate(prediction.detections.boxes):

@@ -88,11 +88,20 @@ def test_overlap_spellings(value, expected):
 
 
 @pytest.mark.parametrize(
-    "value", [31, 0, -640, "31", "640x31", (640, 16), "", "big", "640x", "x640", "640x640x640", "6.4", 640.0, "1e3"]
-)
+    "value",
+    [
+        31, 0, -640, "31", "640x31", (640, 16), "", "big", "640x", "x640", "640x640x640", "6.4", 640.0, "1e3", 65537,
+        "640x1000000000000", (640, 640.5), (640, "a"),
+    ],
+)  # fmt: skip
 def test_bad_slice_is_refused(value):
     with pytest.raises(InvalidSetting, match="slice"):
         parse_slice(value)
+
+
+def test_too_large_a_slice_says_which_is_the_largest():
+    with pytest.raises(InvalidSetting, match="slice 1000000000000: tiles have at most 65536 pixels a side"):
+        parse_slice("1000000000000")
 
 
 @pytest.mark.parametrize(

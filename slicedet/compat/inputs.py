@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from slicedet.batch import IMAGE_SUFFIXES
 from slicedet.errors import InvalidSetting, UnreadableImage
 from slicedet.models.download import download
 from slicedet.raster.scene import Scene
+from slicedet.raster.source import quiet, shown, unreadable
 
 TIFF = (".tif", ".tiff")
 
@@ -64,12 +64,12 @@ def images(source: Any, stream: bool = False) -> Iterator[Image]:
             )
         elif "://" in str(each):
             yield from _of_url(str(each), stream)
-        elif Path(each).is_dir():
+        elif os.path.isdir(each):
             for path in _files(str(each)):
                 yield from _of_file(path)
         else:
-            if not Path(each).exists():
-                raise UnreadableImage(f"{each}: no such file or folder")
+            if reason := unreadable(str(each)):
+                raise UnreadableImage(f"{shown(str(each)) or repr(each)}: {reason}")
             _check_suffix(str(each), Path(each).suffix)
             yield from _of_file(str(each))
 
@@ -107,9 +107,9 @@ def _of_file(path: str) -> Iterator[Image]:
 
 def _of_url(url: str, stream: bool) -> Iterator[Image]:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise InvalidSetting(f"{url}: expected a URL that begins with https:// or http://")
+        raise InvalidSetting(f"{shown(url)}: expected a URL that begins with https:// or http://")
     suffix = PurePosixPath(file_name(url)).suffix.lower()
-    _check_suffix(url, suffix)
+    _check_suffix(shown(url), suffix)
     scenes: list[Scene] = []
     if stream and suffix in TIFF:
         with suppress(UnreadableImage):  # A server may refuse parts of files and yet give the whole.
@@ -153,12 +153,11 @@ def _pages(path: str) -> list[str]:
     """GDAL's names of a TIFF's pages. Overviews and masks are none."""
     with (
         suppress(RasterioError),  # Scene says what is wrong.
-        warnings.catch_warnings(),
+        quiet(),
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.open(path) as file,
     ):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            return [name for name in file.subdatasets if name.startswith("GTIFF_DIR:")] or [path]
+        return [name for name in file.subdatasets if name.startswith("GTIFF_DIR:")] or [path]
     return [path]
 
 

@@ -116,8 +116,8 @@ def create_model(
     batch_size: int = 1,
     threshold: Threshold | None = None,
     slice: int | str | tuple[int, int] | None = None,
-    overlap: float | str = 0.25,
-    merge: str | MergeRule = "agreement",
+    overlap: float | str | None = None,
+    merge: str | MergeRule | None = None,
     weights: str | Path | None = None,
     **paddlex_only: Any,
 ) -> Model:
@@ -129,8 +129,8 @@ def create_model(
     device: "cpu", "gpu:0", "npu:0", ...; by default the first GPU where paddlepaddle-gpu finds one, else the CPU.
     engine: "auto", the default, "paddle", "openvino", "onnxruntime", or PaddleX's "paddle_static" or "hpi".
     batch_size, threshold: of `predict`, where it is not told others; without threshold, that of the folder's YAML, 0.5.
-    slice, overlap, merge: as in `slicedet.predict`; without slice, the network sees each image as a whole. Networks
-    that take several sizes run at that of the slices.
+    slice, overlap, merge: as in `slicedet.predict`; without slice, the network sees each image as a whole, and the
+    others are refused. Networks that take several sizes run at that of the slices.
     weights: as in `slicedet.load_detector`, instead of the official ones.
 
     Raises InvalidSetting, ModelMismatch where the folder states another name, and what `slicedet.load_detector` raises.
@@ -141,8 +141,7 @@ def create_model(
         if value:
             raise InvalidSetting(f"{name}: {_NOT_TAKEN[name]}")
     _checked_batch_size(batch_size)
-    rule = merge if isinstance(merge, MergeRule) else MergeRule(merge)
-    settings = None if slice is None else Settings(slice, overlap, rule)
+    settings = _settings(slice, overlap, merge)
     engine = _ENGINES.get(engine or "auto", engine or "auto")
     device = _checked_device(device) if device is not None else _default_device(engine)
     if model_dir is not None:
@@ -155,8 +154,21 @@ def create_model(
     elif model_name is None:
         raise InvalidSetting("model_name and model_dir: one of them is needed")
     else:
-        detector = _by_name(model_name, weights, engine, device, slice)
+        detector = _by_name(str(model_name), weights, engine, device, slice)
     return Model(detector, batch_size, DRAW_THRESHOLD if threshold is None else threshold, settings)
+
+
+def _settings(
+    slice: int | str | tuple[int, int] | None, overlap: float | str | None, merge: str | MergeRule | None
+) -> Settings | None:
+    """How images are sliced; None where they are not."""
+    rule = merge if isinstance(merge, MergeRule) else MergeRule(merge or "agreement")
+    if slice is not None:
+        return Settings(slice, 0.25 if overlap is None else overlap, rule)
+    for name, value in (("overlap", overlap), ("merge", merge)):
+        if value is not None:
+            raise InvalidSetting(f"{name}: only slices have that; name their size, such as slice=640")
+    return None
 
 
 def _by_name(

@@ -55,8 +55,8 @@ def create_pipeline(
     device: str | None = None,
     engine: str | None = None,
     slice: int | str | tuple[int, int] | None = None,
-    overlap: float | str = 0.25,
-    merge: str | MergeRule = "agreement",
+    overlap: float | str | None = None,
+    merge: str | MergeRule | None = None,
     weights: str | Path | None = None,
     **paddlex_only: Any,
 ) -> Pipeline:
@@ -73,6 +73,8 @@ def create_pipeline(
             raise InvalidSetting("pipeline and config: one of them is needed")
         where = str(pipeline)
         config = _read(Path(pipeline)) if where.endswith((".yaml", ".yml")) else {"pipeline_name": where}
+    if not isinstance(config, Mapping):
+        raise InvalidSetting(f"config of type {type(config).__name__}: expected keys and values, as in PaddleX's YAML")
     name = config.get("pipeline_name")
     if not isinstance(name, str) or name not in _KINDS:
         close = get_close_matches(str(name)[:100], _KINDS, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from dataclasses import replace
@@ -12,11 +13,13 @@ from typing import Any
 from slicedet.detectors.choice import ENGINES, PRECISIONS, EngineChoice, circumstances, precisions, recall
 from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.detectors.paddle_models import from_folder, from_pdparams
-from slicedet.detectors.protocol import Detector
-from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning
+from slicedet.detectors.protocol import Detector, check_score
+from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning, UnknownModel
 from slicedet.models import cache, catalogue, paddle_folder
 from slicedet.models.config import DEFAULT_THRESHOLD, ModelConfig, at_size
 from slicedet.tiling import parse_slice
+
+_WEIGHTS = (".onnx", ".xml", ".bin", ".pdparams", ".pdiparams", ".pt", ".pth")
 
 GROUP = "slicedet.detectors"
 """Entry point group in which packages register detectors: a function (argument, *, weights, device, threshold) ->
@@ -24,7 +27,7 @@ Detector."""
 
 
 def load_detector(
-    model: str,
+    model: str | Path,
     weights: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
@@ -52,10 +55,14 @@ def load_detector(
     The detector's provenance says what it is run with.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch, InvalidSetting or MissingDependency.
     """
+    if not isinstance(model, str | Path) or not str(model):
+        raise InvalidSetting(f"model {model!r}: expected a name, a YAML file or a folder, such as 'aerial-vehicles'")
+    if not isinstance(weights, str | Path | None):
+        raise InvalidSetting(f"weights {weights!r}: expected the path of a file")
+    model = str(model)
     if threshold is None:
         threshold = default_threshold(model)
-    if not 0 <= threshold <= 1:
-        raise InvalidSetting(f"threshold {threshold}: expected a number between 0 and 1")
+    check_score(threshold)
     if registered := plugins(model):
         factory = next(iter(registered)).load()
         return factory(model.partition(":")[2], weights=weights, device=device, threshold=threshold)
@@ -111,7 +118,7 @@ def _located(
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
         if not (Path(model) / catalogue.IN_FOLDER).is_file():
             return None, Path(model)
-    config = catalogue.find(model)
+    config = _configuration(model)
     path = Path(weights) if weights is not None else config.weights or _pulled(config, engine, size)
     if path is None:
         official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
@@ -169,7 +176,19 @@ def default_threshold(model: str) -> float:
         return DEFAULT_THRESHOLD
     if Path(model).is_dir() and model not in catalogue.names() and not (Path(model) / catalogue.IN_FOLDER).is_file():
         return paddle_folder.read(Path(model)).config.threshold
-    return catalogue.find(model).threshold
+    return _configuration(model).threshold
+
+
+def _configuration(model: str) -> ModelConfig:
+    """As `catalogue.find`; paths that lead to no configuration are told as such."""
+    if Path(model).suffix.lower() in _WEIGHTS and not Path(model).is_dir():
+        raise UnknownModel(
+            f"{model}: a weights file; name a configuration with -m (a model's name, a YAML file), and this file with "
+            "--weights"
+        )
+    if (os.sep in model or "/" in model) and not Path(model).exists():
+        raise UnknownModel(f"{model}: no such file or folder")
+    return catalogue.find(model)
 
 
 def plugins(model: str) -> EntryPoints | None:

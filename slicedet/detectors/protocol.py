@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,8 +22,8 @@ class Detector(Protocol):
     detect: takes tiles, uint8 RGB [H, W, 3] of any size, and returns as many Detections, each in the pixels of its own
     tile.
 
-    It may also have `name` (str), `gsd` (metres per pixel it was trained at), `provenance` (a mapping for the run's
-    record), and, to work while tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when
+    It may also have `name` (str), `gsd` (metres per pixel it was trained at), `tile_size` (width and height of the tiles
+    it sees best, where these are not square), `provenance` (a mapping for the run's record), and, to work while tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when
     it has room for them and answers each, in order. Tiles of a stream are views of what was read: not contiguous, and
     not to be written to.
     """
@@ -41,6 +42,17 @@ def name_of(detector: Detector) -> str:
     return str(getattr(detector, "name", type(detector).__name__))
 
 
+def require_detector(detector: object) -> None:
+    """Raises InvalidSetting for what is none, such as the name of a model."""
+    if isinstance(detector, type) or not isinstance(detector, Detector):
+        name = detector if isinstance(detector, str) else "aerial-vehicles"
+        given = repr(detector) if isinstance(detector, str | None) else f"of type {type(detector).__name__}"
+        raise InvalidSetting(
+            f"detector {given}: expected an object with categories, input_size and detect(tiles), such as "
+            f"slicedet.load_detector({name!r}) gives"
+        )
+
+
 def provenance_of(detector: Detector) -> dict[str, Any]:
     """What a detector says of itself for the record of a run."""
     return {"name": name_of(detector), **getattr(detector, "provenance", {})}
@@ -55,12 +67,14 @@ def minimum_scores(
 
     threshold: one number for all, or numbers by category with "*" for the others (else 0); None keeps every score.
     classes: the categories wanted; those left out need an infinite score.
-    Raises UnknownCategory for a name that is not among the categories, InvalidSetting for a number outside 0..1.
+    Raises UnknownCategory for a name that is not among the categories, InvalidSetting for a number outside 0..1, and
+    for classes that are one text.
     """
-    numbers = {"*": threshold or 0.0} if not isinstance(threshold, Mapping) else threshold
+    if isinstance(classes, str):
+        raise InvalidSetting(f"classes {classes!r}: expected a list of names, such as [{classes!r}]")
+    numbers = {"*": 0.0 if threshold is None else threshold} if not isinstance(threshold, Mapping) else threshold
     for name, value in numbers.items():
-        if not 0 <= value <= 1:
-            raise InvalidSetting(f"threshold {value}: expected a number between 0 and 1")
+        check_score(value)
         if name != "*":
             _require(name, categories)
     minimum = np.array([numbers.get(name, numbers.get("*", 0.0)) for name in categories], np.float32)
@@ -69,6 +83,12 @@ def minimum_scores(
             _require(name, categories)
         minimum[[name not in classes for name in categories]] = np.inf
     return minimum
+
+
+def check_score(threshold: Any) -> None:
+    """Raises InvalidSetting for what is no number between 0 and 1."""
+    if not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
+        raise InvalidSetting(f"threshold {threshold}: expected a number between 0 and 1")
 
 
 def _require(name: str, categories: Sequence[str]) -> None:

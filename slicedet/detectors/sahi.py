@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sahi.prediction import ObjectPrediction
 from slicedet.detections import Detections
 from slicedet.detectors.loading import load_detector
 from slicedet.detectors.protocol import Detector
-from slicedet.errors import InvalidConfig, MissingDependency, MissingWeights, UnknownModel
+from slicedet.errors import InvalidConfig, InvalidSetting, MissingDependency, MissingWeights, UnknownModel
 
 
 def load(argument: str, *, weights: str | Path | None, device: str, threshold: float) -> Detector:
@@ -88,6 +89,7 @@ class SlicedetModel(DetectionModel):
     """A slicedet detector for SAHI's own functions, such as `sahi.predict.get_sliced_prediction`.
 
     model: a detector; or model_path: what `slicedet.load_detector` takes, with its further arguments as `options`.
+    category_mapping: other names of the detector's classes, by their ids as texts; by default its own.
     """
 
     def __init__(self, *args: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -95,19 +97,29 @@ class SlicedetModel(DetectionModel):
         super().__init__(*args, **kwargs)
 
     def load_model(self) -> None:
-        """Loads `model_path` by `slicedet.load_detector`."""
+        """Loads `model_path` by `slicedet.load_detector`. Raises what that raises."""
+        known = [name for name in signature(load_detector).parameters if name not in ("model", "threshold")]
+        for name in self._options:
+            if name not in known:
+                raise InvalidSetting(f"options: load_detector takes no {name!r} here; it takes {', '.join(known)}")
         self.set_model(load_detector(str(self.model_path), threshold=self.confidence_threshold, **self._options))
 
     def set_model(self, model: Any, **_: Any) -> None:
-        """Takes a detector as the model."""
+        """Takes a detector as the model. Raises InvalidSetting where `category_mapping` lacks one of its classes."""
+        given = self.category_mapping or dict(enumerate(model.categories))
+        given = {str(key): str(name) for key, name in given.items()}
+        for index, name in enumerate(model.categories):
+            if str(index) not in given:
+                raise InvalidSetting(f"category_mapping: has no name for '{index}', the detector's {name!r}")
         self.model = model
-        self.category_mapping = {str(index): name for index, name in enumerate(model.categories)}
+        self.category_mapping = given
+        self._names = [given[str(index)] for index in range(len(model.categories))]
         self.image_size = self.image_size or model.input_size
 
     @property
     def category_names(self) -> list[str]:
-        """Names of the detector's categories."""
-        return list(self.model.categories)
+        """Names of the detector's categories, those of `category_mapping` where it was given."""
+        return list(self._names)
 
     @property
     def num_categories(self) -> int:
@@ -138,7 +150,7 @@ class SlicedetModel(DetectionModel):
                 ObjectPrediction(
                     bbox=box,
                     category_id=int(category),
-                    category_name=self.model.categories[category],
+                    category_name=self._names[category],
                     score=float(score),
                     shift_amount=shift,
                     full_shape=shape,

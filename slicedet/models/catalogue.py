@@ -50,7 +50,7 @@ def _resolved(model: str) -> str:
     close = [spellings[match] for match in get_close_matches(model.casefold(), spellings, 3, 0.75)]
     raise UnknownModel(
         f"{model}: unknown model; "
-        + (f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names())}")
+        + (f"did you mean {' or '.join(close)}?" if close else "slicedet models lists those there are")
     )
 
 

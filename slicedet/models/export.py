@@ -131,7 +131,10 @@ def export(
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
     if path.suffix != ".pdparams":
-        raise InvalidSetting(f"{path}: a network is built from .pdparams; this file is what an export gives")
+        raise InvalidSetting(
+            f"{path}: a network is built from .pdparams; this file is what an export gives (a Paddle folder gives the "
+            "other formats, too: slicedet export FOLDER --format onnx)"
+        )
     _require_converter(settings)
     network = network_folder.built(network_folder.exported(config), path)
     return export_network(network, config, target, settings, overwrite=overwrite)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slicedet.errors import InvalidSetting
+from slicedet.errors import InvalidSetting, OutputError
 from slicedet.outputs import check, default_format, default_name, format_of, save
 from slicedet.outputs.provenance import save_provenance
 
@@ -21,12 +22,17 @@ class Targets:
 
     paths: files, whose suffix is the format, and at most one folder, which receives `<stem>.<format>` in the `formats`
     named; by default the current folder, and GeoJSON, or COCO JSON where there is no longitude and latitude.
-    images: how many images there are; files can be named for one only.
+    images: how many images there are; files can be named for one only. roi: the region of interest, never overwritten.
     Raises InvalidSetting for an unknown format or suffix, and for names that do not fit together.
     """
 
     def __init__(
-        self, paths: Sequence[str | Path] = (), formats: Sequence[str] = (), overwrite: bool = False, images: int = 1
+        self,
+        paths: Sequence[str | Path] = (),
+        formats: Sequence[str] = (),
+        overwrite: bool = False,
+        images: int = 1,
+        roi: str | Path | None = None,
     ) -> None:
         folders = [path for path in paths if Path(path).is_dir() or str(path).endswith(("/", os.sep))]
         if len(folders) > 1:
@@ -35,6 +41,7 @@ class Targets:
         self.folder = Path(folders[0]) if folders else None if self.files and not formats else Path()
         self.formats = [name for names in formats for name in names.split(",")]
         self.overwrite = overwrite
+        self._roi = roi
         for file in self.files:
             format_of(file)
         for name in self.formats:
@@ -59,6 +66,7 @@ class Targets:
                 raise InvalidSetting(
                     f"{path}: the results of {self._taken[path]} and {scene.source} would share this name"
                 )
+            check_apart(path, self._roi)
             check(scene, path, self.overwrite)
         return paths
 
@@ -67,6 +75,13 @@ class Targets:
         written = [file for path in paths for file in save(prediction, path, self.overwrite)]
         record = save_provenance(prediction.run, record_path(paths[0], self.overwrite), self.overwrite)
         return list(dict.fromkeys([*written, record]))
+
+
+def check_apart(path: Path, roi: str | Path | None) -> None:
+    """Raises OutputError where a result would replace the region of interest, which is its user's own."""
+    with suppress(OSError):
+        if roi is not None and os.path.samefile(path, roi):
+            raise OutputError(f"{path}: is the region of interest itself; choose another name")
 
 
 def record_path(path: Path, overwrite: bool) -> Path:

@@ -67,6 +67,8 @@ def _write(prediction: Prediction, path: Path, driver: str, finish: Callable[[Pa
     import pyogrio
 
     crs = georeference(prediction).crs
+    # Of a path with line breaks, GDAL makes another.
+    written = path.with_name(f"{LAYER}{path.suffix}")
     free = shutil.disk_usage(path.parent).free
     handed_over = 0
     failures: list[BaseException] = []
@@ -86,7 +88,7 @@ def _write(prediction: Prediction, path: Path, driver: str, finish: Callable[[Pa
             warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.write_arrow(
                 pyarrow.RecordBatchReader.from_batches(schema(prediction), stream()),
-                path,
+                written,
                 driver=driver,
                 layer=LAYER,
                 geometry_name=GEOMETRY,
@@ -94,8 +96,9 @@ def _write(prediction: Prediction, path: Path, driver: str, finish: Callable[[Pa
                 crs=None if crs is None else crs.to_wkt(),
             )
         # GDAL does not always tell when the last of a file does not fit on the disk.
-        if finish(path) != len(prediction.detections):
+        if finish(written) != len(prediction.detections):
             raise OSError("it is not whole: rows are missing")
+        os.replace(written, path)
     except Exception as error:
         # What stops the stream, be it an interruption, comes back from GDAL as a failure to write.
         if failures:

@@ -14,7 +14,7 @@ from slicedet.merging import MergeRule
 from slicedet.pipeline.reading import Journal, Progress, Task
 from slicedet.pipeline.record import describe
 from slicedet.pipeline.running import Flow
-from slicedet.pipeline.search import Strip, TileCount
+from slicedet.pipeline.search import Strip, TileCount, cut
 from slicedet.pipeline.settings import Resources, Settings
 from slicedet.prediction import Prediction
 from slicedet.raster.scene import Scene
@@ -27,6 +27,7 @@ __all__ = [
     "Strip",
     "Task",
     "TileCount",
+    "cut",
     "describe",
     "predict",
     "run",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from slicedet import __version__
 from slicedet.detections import Detections
-from slicedet.detectors.protocol import Detector, name_of, provenance_of
+from slicedet.detectors.protocol import Detector, name_of, provenance_of, require_detector
 from slicedet.errors import EmptyImage, InvalidDetections, SlicedetError, UnreadableImage
 from slicedet.merging.gradual import GradualMerge, Settled
 from slicedet.merging.order import best_first
@@ -26,6 +26,7 @@ from slicedet.pipeline.search import Seen, Strip, TileCount
 from slicedet.pipeline.settings import Resources, Settings
 from slicedet.prediction import Prediction
 from slicedet.raster.scene import interleaved
+from slicedet.raster.source import shown
 
 Outcome = Prediction | SlicedetError
 
@@ -38,6 +39,7 @@ class Flow:
     """
 
     def __init__(self, tasks: Iterable[Task], detector: Detector, settings: Settings, resources: Resources) -> None:
+        require_detector(detector)
         self._detector = detector
         self._settings = settings
         self._batch = resources.batch
@@ -159,7 +161,7 @@ class _Gathering:
             "seconds": round(time.perf_counter() - self._clock, 3),
             "scene": describe(scene),
             "detector": provenance_of(self._detector),
-            "settings": {**asdict(settings), "roi": None if settings.roi is None else str(settings.roi)},
+            "settings": {**asdict(settings), "roi": None if settings.roi is None else shown(str(settings.roi))},
             "frame": self._search.describe(),
             "tiles": asdict(count),
             "detections": {"before_merging": self._raw, "after_merging": len(detections)},

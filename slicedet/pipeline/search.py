@@ -26,6 +26,9 @@ SAME_GSD = 0.05
 ENLARGED = 4.0
 """How much "auto" enlarges pixels at most: objects that coarser ones cannot show do not appear by enlarging."""
 
+MOST_ENLARGED = 64.0
+"""How much a gsd asked for may enlarge: then a tile shows some ten pixels of the scene, and never anything more."""
+
 MOSTLY = 0.5
 """Share of a box that must lie on data."""
 
@@ -102,13 +105,11 @@ class Search:
         self.settings = settings
         self.minimum = minimum_scores(detector.categories, settings.threshold, settings.classes)
         self.region = None if settings.roi is None else Region(settings.roi, scene)
-        slice = settings.slice if settings.slice is not None else detector.input_size
+        slice = settings.slice or getattr(detector, "tile_size", None) or detector.input_size
         if slice is None:
             raise InvalidSetting("slice: the detector does not say which size it prefers; name one")
-        scale = _scale(scene, getattr(detector, "gsd", None), settings.gsd)
-        size = [max(1, round(edge * factor)) for edge, factor in zip((scene.width, scene.height), scale, strict=True)]
-        self.grid = TileGrid.cover(size[0], size[1], slice, settings.overlap)
-        self.to_native = (scene.width / size[0], scene.height / size[1])
+        self.grid = cut(scene, slice, settings, getattr(detector, "gsd", None))
+        self.to_native = (scene.width / self.grid.width, scene.height / self.grid.height)
         columns, tops = self.grid.columns, self.grid.rows
         # The whole scene comes first: what it shows may belong to any tile.
         whole = settings.full_image and len(self.grid) > 1
@@ -214,6 +215,16 @@ class Search:
         return jobs
 
 
+def cut(scene: Scene, slice: int | str | tuple[int, int], settings: Settings, trained: float | None) -> TileGrid:
+    """Tiles of this size over a scene as it is searched, by the settings' overlap and gsd.
+
+    trained: the ground sampling distance in metres that "auto" stands for; None where it is not known.
+    """
+    scale = _scale(scene, trained, settings.gsd)
+    width, height = max(1, round(scene.width * scale[0])), max(1, round(scene.height * scale[1]))
+    return TileGrid.cover(width, height, slice, settings.overlap)
+
+
 def _together(places: list[Tile]) -> Iterator[tuple[int, int]]:
     """Stretches of tiles to read at once: without gaps between them, and not too many pixels."""
     begin = 0
@@ -248,6 +259,11 @@ def _scale(scene: Scene, trained: float | None, asked: float | str) -> tuple[flo
             return 1.0, 1.0
         raise InvalidSetting(f"{scene.source}: its pixel size in metres is not known, so gsd {asked} cannot be met")
     ratios = scene.pixel_size_m[0] / float(target), scene.pixel_size_m[1] / float(target)
+    if asked != "auto" and max(ratios) > MOST_ENLARGED:
+        raise InvalidSetting(
+            f"{scene.source}: gsd {asked:g} m would enlarge its pixels of {max(scene.pixel_size_m):.3g} m "
+            f"{max(ratios):,.0f} times; {MOST_ENLARGED:g} times is the most"
+        )
     if asked == "auto" and max(ratios) > ENLARGED:
         warnings.warn(
             f"{scene.source}: pixels of {max(scene.pixel_size_m):.3g} m are too coarse for a detector trained at "

@@ -37,6 +37,8 @@ class Settings:
             TileGrid.cover(1, 1, self.slice, self.overlap)
         if self.gsd not in ("auto", "native") and not (isinstance(self.gsd, int | float) and 0 < self.gsd < np.inf):
             raise InvalidSetting(f"gsd {self.gsd!r}: expected auto, native or metres per pixel")
+        if not isinstance(self.roi, str | Path | None):
+            raise InvalidSetting(f"roi of type {type(self.roi).__name__}: expected the path of a vector file")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from slicedet.errors import InvalidRegion, NotGeoreferenced
 from slicedet.raster.georeference import Georeference, transformer
 from slicedet.raster.orientation import Window
 from slicedet.raster.scene import Scene
+from slicedet.raster.source import is_local, shown, unreadable
 
 _SEGMENTS = 64
 """Pieces into which the longest edges are cut, since what is straight in one CRS is bent in another."""
@@ -28,20 +30,21 @@ class Region:
     def __init__(self, path: str | Path, scene: Scene) -> None:
         import shapely
 
+        name = shown(str(path))
         place = scene.georeference
         if place is None or place.crs is None:
-            raise InvalidRegion(f"{path}: a region of interest needs a georeferenced image; {scene.source} is none")
+            raise InvalidRegion(f"{name}: a region of interest needs a georeferenced image; {scene.source} is none")
         frame = shapely.box(0, 0, scene.width, scene.height)
         layers = []
         for polygons, crs in _read_polygons(path):
             try:
                 layers.append(_in_pixels(polygons, crs, place, frame))
             except NotGeoreferenced as error:
-                raise InvalidRegion(f"{path}: {error}") from error
+                raise InvalidRegion(f"{name}: {error}") from error
         inside = shapely.get_parts(shapely.intersection(np.concatenate(layers), frame))
         self.geometry = shapely.union_all(inside[np.isin(shapely.get_type_id(inside), _POLYGONS)])
         if not self.geometry.area:
-            raise InvalidRegion(f"{path}: the region of interest does not touch {scene.source}")
+            raise InvalidRegion(f"{name}: the region of interest does not touch {scene.source}")
         shapely.prepare(self.geometry)
 
     def touches(self, window: Window) -> bool:
@@ -64,19 +67,27 @@ _POLYGONS = (3, 6)
 """Shapely's type ids of Polygon and MultiPolygon."""
 
 
-def _read_polygons(path: str | Path) -> list[tuple[Any, str]]:
-    """Of each layer that has any: its polygons, as shapely geometries, and its CRS as WKT or authority code."""
+_FOLDERS = (".gdb", ".kml")
+"""Vector files that GDAL keeps as folders."""
+
+
+def _read_polygons(path: str | Path) -> list[tuple[Any, Any]]:
+    """Of each layer that has any: its polygons, as shapely geometries, and its CRS as WKT, authority code or object."""
     from pyogrio.errors import DataLayerError, DataSourceError
 
+    name = shown(str(path))
+    if is_local(str(path)) and (reason := unreadable(str(path))):
+        raise InvalidRegion(f"{name}: {reason}")
+    if os.path.isdir(path) and Path(path).suffix.lower() not in _FOLDERS:
+        raise InvalidRegion(f"{name}: a folder; name the vector file in it")
     try:
-        layers = list(_layers(path))
+        layers = list(_parquet(path) if _is_parquet(path) else _layers(path))
     except (DataSourceError, DataLayerError) as error:
-        reason = "no such file" if "No such file" in str(error) else "not a vector file that GDAL can read"
-        raise InvalidRegion(f"{path}: {reason}") from error
+        raise InvalidRegion(f"{name}: not a vector file that GDAL can read") from error
     if not layers:
-        raise InvalidRegion(f"{path}: no polygon in it")
+        raise InvalidRegion(f"{name}: no polygon in it")
     if any(crs is None for _, crs in layers):
-        raise InvalidRegion(f"{path}: the file does not say its coordinate reference system")
+        raise InvalidRegion(f"{name}: the file does not say its coordinate reference system")
     return layers
 
 
@@ -92,7 +103,26 @@ def _layers(path: str | Path) -> Iterator[tuple[Any, Any]]:
             yield polygons, meta["crs"]
 
 
-def _in_pixels(polygons: Any, crs: str, place: Georeference, frame: Any) -> Any:
+def _is_parquet(path: str | Path) -> bool:
+    return is_local(str(path)) and Path(path).suffix.lower() in (".parquet", ".geoparquet")
+
+
+def _parquet(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """As `_layers`: many builds of GDAL do not read GeoParquet."""
+    import geopandas
+    import shapely
+
+    try:
+        column = geopandas.read_parquet(path).geometry
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:  # Of geopandas or pyarrow.
+        raise InvalidRegion(f"{path}: not a GeoParquet file ({' '.join(str(error).split())})") from error
+    shapes = shapely.force_2d(column.to_numpy())
+    polygons = shapes[np.isin(shapely.get_type_id(shapes), _POLYGONS)]
+    if len(polygons):
+        yield polygons, column.crs
+
+
+def _in_pixels(polygons: Any, crs: Any, place: Georeference, frame: Any) -> Any:
     """Polygons as valid geometries in pixels. Raises UntransformableCRS where that cannot be."""
     import shapely
 

@@ -19,7 +19,7 @@ from slicedet.raster import bands as band_choice
 from slicedet.raster import stretch as stretching
 from slicedet.raster.georeference import Georeference
 from slicedet.raster.orientation import Orientation, Window, exif_value
-from slicedet.raster.source import Source, mask_kind
+from slicedet.raster.source import Source, is_remote, mask_kind
 from slicedet.tiling import TileGrid
 
 SAMPLE_EDGE = 1024
@@ -35,7 +35,8 @@ PIECE_EDGE = 256
 class Scene:
     """An image that need not fit into memory, as uint8 RGB windows in one pixel frame.
 
-    source: path, URL or GDAL name (str or Path), or an array [H, W] or [H, W, bands] of any real type.
+    source: path, URL or GDAL name (str or Path), or an array [H, W] or [H, W, bands] of any real type; a masked one has
+    no data where all its bands are masked.
     bands: band numbers from 1, three (red, green, blue) or one (grey); by default RGB by colour interpretation, else
     1-2-3.
     stretch: "percentile:2,98", "minmax", "LO,HI" or "none"; by default none for uint8 and percentile:2,98 for other
@@ -69,7 +70,7 @@ class Scene:
             self._orientation = Orientation.from_exif(self.exif_orientation)
             self._stored_size = (dataset.width, dataset.height)
             self.width, self.height = self._orientation.shown_size(dataset.width, dataset.height)
-            self.mask = mask_kind(dataset)
+            self.mask = mask_kind(dataset) if self._source.valid is None else "mask"
             self.georeference = None
             # GDAL's MEM driver makes up a transform for arrays.
             if not self._source.is_array and dataset.transform != rasterio.Affine.identity():
@@ -80,7 +81,8 @@ class Scene:
     @property
     def name(self) -> str:
         """File name, for people and tables."""
-        return self.source.rstrip("/").rsplit("/", 1)[-1].split("?")[0] if not self._source.is_array else self.source
+        path = self.source.partition("?")[0] if is_remote(self.source) else self.source
+        return path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def stem(self) -> str:

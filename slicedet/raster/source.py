@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from slicedet.errors import InvalidBands, UnreadableImage, UnreadableWindow
+from slicedet.errors import InvalidBands, InvalidSetting, UnreadableImage, UnreadableWindow
 from slicedet.raster import servers
 
 CACHE_BYTES = 128 << 20
@@ -34,9 +36,12 @@ _Result = TypeVar("_Result")
 class Source:
     """What a scene is read from: a path, a URL, a GDAL name, or an array [H, W] or [H, W, bands].
 
+    name: for people and records, without what a URL keeps secret, see `shown`. valid: of a masked array, where it has
+    data, as a band of its own; a pixel has if any of its bands is not masked.
     Where a file has ground control points, its handles are those of the view warped by them. Where a server fails,
     it is asked again through a new handle, as `servers.persist` says.
-    Raises UnreadableImage, or InvalidBands for an array of a type that GDAL does not have.
+    Raises UnreadableImage, InvalidBands for an array of a type that GDAL does not have, or InvalidSetting for what is
+    none of these.
     """
 
     def __init__(self, source: str | Path | NDArray[np.generic]) -> None:
@@ -46,13 +51,23 @@ class Source:
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self.is_array = isinstance(source, np.ndarray)
+        self.valid: Source | None = None
         if isinstance(source, np.ndarray):
             self.name = "array"
             # Kept, since GDAL reads the array where it lies.
             self._array, self._gdal_name = _in_memory_name(source)
+            if isinstance(source, np.ma.MaskedArray):
+                masked = np.ma.getmaskarray(source).reshape(*source.shape[:2], -1)
+                self.valid = Source(np.logical_not(masked.all(axis=2)).astype(np.uint8))
+        elif isinstance(source, str | Path):
+            self._gdal_name = str(source)
+            self.name = shown(self._gdal_name)
+            _check_local(self._gdal_name)
         else:
-            self.name = self._gdal_name = str(source)
-            _check_local(self.name)
+            raise InvalidSetting(
+                f"image of type {type(source).__name__}: expected a path, a URL or an array; numpy.asarray makes an "
+                "array of nested lists and of Pillow's images"
+            )
 
     @property
     def local_path(self) -> str | None:
@@ -70,7 +85,7 @@ class Source:
             try:
                 dataset = self._persist(self._handle, "opened")
             except RasterioIOError as error:
-                raise UnreadableImage(f"{self.name}: {_open_failure(self.name, error)}") from error
+                raise UnreadableImage(f"{self.name}: {_open_failure(self._gdal_name, error)}") from error
             try:
                 yield dataset if window is None else Pixels(self)
             except (RasterioError, CPLE_BaseError) as error:
@@ -85,6 +100,8 @@ class Source:
     def close(self) -> None:
         """Closes all handles, those that other threads read from as soon as they are done; reading again opens new
         ones."""
+        if self.valid is not None:
+            self.valid.close()
         with self._lock:
             self._unwanted.update(thread for thread in self._handles if self._reading[thread])
             idle = [self._handles.pop(thread) for thread in set(self._handles) - self._unwanted]
@@ -132,8 +149,7 @@ class Source:
         return handle
 
     def _open(self) -> Any:
-        # A server may take its time, and the others must not wait for it.
-        with nullcontext() if is_remote(self.name) else quiet():
+        with quiet():
             dataset = rasterio.open(self._gdal_name)
         _forget_broken_exif(dataset)
         points, crs = dataset.gcps
@@ -169,6 +185,9 @@ class Pixels:
 
     def dataset_mask(self, **options: Any) -> NDArray[np.uint8]:
         """Where there is data, uint8 [h, w], 0 where there is none."""
+        if self._source.valid is not None:
+            with self._source.valid.reading(options["window"]) as valid:
+                return np.asarray(valid.read(1, **options), np.uint8)
         return self._source.read(lambda handle: handle.dataset_mask(**options))
 
 
@@ -187,16 +206,58 @@ def is_remote(source: str) -> bool:
     return "://" in source or source.startswith("/vsi")
 
 
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
+_QUERY = re.compile(r"""((?:\w://|/vsi)[^\s?'"]*)\?[^\s'"]*""")
+
+
+def is_local(source: str) -> bool:
+    """Whether a source can only be a local file, and no GDAL name such as NETCDF:file.nc:variable either."""
+    return not is_remote(source) and (":" not in source or os.path.exists(source))
+
+
+def shown(source: str) -> str:
+    """A source for people and records, in plain UTF-8: a URL without its password, and with a hash in place of the
+    query, which may be secret too. URLs that differ in their query stay different."""
+    source = source.encode("utf-8", "backslashreplace").decode()
+    if not is_remote(source):
+        return source
+    place, _, query = _PASSWORD.sub("", source).partition("?")
+    return f"{place}?sha256={hashlib.sha256(query.encode()).hexdigest()[:12]}" if query else place
+
+
+def unreadable(path: str) -> str | None:
+    """Why a local file or folder cannot be read, in few words; None where nothing speaks against it."""
+    try:
+        path.encode()
+        os.stat(path)
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    except PermissionError:
+        return "no permission to read it"
+    except OSError as error:
+        return os.strerror(error.errno or 0).lower()
+    except ValueError:
+        return "no file can have this name"
+    return None if os.access(path, os.R_OK) else "no permission to read it"
+
+
+_QUIET = ("ignore", None, NotGeoreferencedWarning, None, 0)
 _FILTERS = threading.Lock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning of images that have no place on the ground; one thread at a time, since filters are shared by
-    all."""
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    """Without the warning of images that have no place on the ground, in all threads, since they share the filters."""
+    # Not catch_warnings: what other threads change meanwhile, as a server may take its time, would be undone.
+    with _FILTERS:
+        warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
+    try:
         yield
+    finally:
+        with _FILTERS, suppress(ValueError):
+            warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
 
 
 def _close(handle: Any) -> None:
@@ -213,19 +274,16 @@ def _forget_broken_exif(dataset: Any) -> None:
 
 
 def _check_local(source: str) -> None:
-    path = Path(source)
-    if is_remote(source) or (":" in source and not path.exists()):
-        return  # GDAL names such as NETCDF:file.nc:variable are for GDAL to judge.
-    if not path.exists():
-        raise UnreadableImage(f"{source}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
+    if not is_local(source):
+        return
+    if reason := unreadable(source):
+        raise UnreadableImage(f"{shown(source) or repr(source)}: {reason}")
+    if os.path.isfile(source) and os.path.getsize(source) == 0:
         raise UnreadableImage(f"{source}: empty file (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise UnreadableImage(f"{source}: no permission to read it")
 
 
 def _open_failure(source: str, error: Exception) -> str:
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return "a folder, not an image; use slicedet batch for folders"
     if is_remote(source):
         return f"cannot be opened ({_reason(error)})"
@@ -236,6 +294,11 @@ def _in_memory_name(array: NDArray[np.generic]) -> tuple[NDArray[np.generic], st
     """The array with positive strides, and the name under which GDAL's MEM driver reads it in place."""
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise UnreadableImage(f"array of shape {list(array.shape)}: expected [height, width] or [height, width, bands]")
+    if array.ndim == 3 and array.shape[0] in (3, 4) and min(array.shape[1:]) > _MOST_CHANNELS:
+        raise UnreadableImage(
+            f"array of shape {list(array.shape)}: looks like channels first; numpy.moveaxis(array, 0, -1) makes it "
+            "[height, width, bands]"
+        )
     if array.dtype.name not in _GDAL_TYPES:
         raise InvalidBands(f"array of type {array.dtype}: expected one of {', '.join(_GDAL_TYPES)}")
     array = array[..., None] if array.ndim == 2 else array
@@ -247,6 +310,10 @@ def _in_memory_name(array: NDArray[np.generic]) -> tuple[NDArray[np.generic], st
         f"DATATYPE={_GDAL_TYPES[array.dtype.name]},PIXELOFFSET={pixel},LINEOFFSET={line},BANDOFFSET={band}"
     )
 
+
+_MOST_CHANNELS = 16
+"""Beside three or four rows, more than so many columns and bands are taken for those of an image after its
+channels."""
 
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -265,7 +332,12 @@ def _reason(error: BaseException) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     words = " ".join(str(getattr(cause, "errmsg", None) or cause).split())
-    return words.split(" (this error can be turned")[0]
+    return _without_secrets(words.split(" (this error can be turned")[0])
+
+
+def _without_secrets(text: str) -> str:
+    """GDAL's words without passwords and queries of the URLs in them."""
+    return _QUERY.sub(r"\1", _PASSWORD.sub("", text))
 
 
 def _failed_block(dataset: Any, window: Window, error: BaseException) -> str:

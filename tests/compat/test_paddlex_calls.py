@@ -234,6 +234,8 @@ def test_a_folder_named_like_a_model_is_a_folder(
         ({"slice": 3}, InvalidSetting, "slice"),
         ({"slice": 160, "overlap": 2}, InvalidSetting, "overlap"),
         ({"merge": "best"}, InvalidSetting, "merge method 'best'"),
+        ({"merge": "nms"}, InvalidSetting, "merge: only slices have that"),
+        ({"overlap": 0.25}, InvalidSetting, "overlap: only slices have that; name their size, such as slice=640"),
         ({"batch_size": 0}, InvalidSetting, "batch_size"),
     ],
 )
@@ -268,6 +270,8 @@ DETECTION = {"pipeline_name": "object_detection"}
         ({"pipeline": "small_object_detektion"}, InvalidSetting, "did you mean small_object_detection?"),
         ({"pipeline": "mine.yaml"}, InvalidSetting, "mine.yaml: no such file"),
         ({"config": {}}, InvalidSetting, "pipeline 'None'"),
+        ({"config": [1]}, InvalidSetting, "config of type list: expected keys and values"),
+        ({"pipeline": "small_object_detection", "overlap": 0.5}, InvalidSetting, "overlap: only slices have that"),
         ({"config": {"pipeline_name": ["a"]}}, InvalidSetting, "pipeline \"['a']\""),
         ({"config": {**DETECTION, "SubModules": []}}, InvalidConfig, "SubModules.ObjectDetection"),
         ({"config": {**DETECTION, "SubModules": {"SmallObjectDetection": {}}}}, InvalidConfig, "ObjectDetection"),

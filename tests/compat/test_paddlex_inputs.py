@@ -75,7 +75,9 @@ def test_overviews_and_masks_are_no_pages(raster: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("missing.png", "missing.png: no such file or folder"),
+        ("missing.png", "missing.png: no such file"),
+        (f"{300 * 'long'}.png", "file name too long"),
+        ("b\udcff.png", "b\\udcff.png: its name is not UTF-8"),
         ("notes.txt", "notes.txt: expected the suffix of an image"),
         ("paper.pdf", "paper.pdf: pages of PDFs are not read"),
         ("empty", "empty: no image in it"),

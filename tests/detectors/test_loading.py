@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_a_users_yaml_brings_its_weights(shared: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    with pytest.raises(UnknownModel, match="picodet_s_416_coco"):
+    with pytest.raises(UnknownModel, match="slicedet models lists"):
         slicedet.load_detector("nonsense")
     with pytest.raises(MissingWeights, match="--weights"):
         slicedet.load_detector("picodet_s_416_coco")
@@ -52,6 +53,43 @@ def test_what_is_missing_is_said() -> None:
         slicedet.load_detector("picodet_s_416_coco", "nowhere.onnx")
     with pytest.raises(InvalidSetting, match="threshold"):
         slicedet.load_detector("picodet_s_416_coco", "nowhere.onnx", threshold=1.5)
+
+
+def test_models_may_be_paths(tmp_path: Path) -> None:
+    folder = Path(slicedet.__file__).parents[1] / "configs" / OWN
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    with pytest.raises(UnknownModel, match=r"copy/nowhere: no such file or folder"):
+        slicedet.load_detector(copy / "nowhere")
+    assert slicedet.load_detector(copy, engine="paddle").categories == ("vehicle",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": None}, "model None: expected a name"),
+        ({"model": 5}, "model 5: expected a name"),
+        ({"model": ""}, "model '': expected a name"),
+        ({"model": OWN, "weights": 5}, "weights 5: expected the path"),
+        ({"model": OWN, "threshold": "high"}, "threshold high: expected a number"),
+        ({"model": OWN, "threshold": [0.5]}, r"threshold \[0.5\]: expected a number"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        slicedet.load_detector(**arguments)
+
+
+@pytest.mark.parametrize("name", ["mine.onnx", "below/mine.xml", "mine.pdparams"])
+def test_weights_are_no_model(name: str) -> None:
+    with pytest.raises(UnknownModel, match=rf"{name}: a weights file; name a configuration .*--weights$"):
+        slicedet.load_detector(name)
+
+
+def test_the_command_line_knows_all_engines_and_precisions() -> None:
+    from slicedet.cli import options
+
+    assert set(options.ENGINES) == {"auto", *choice.ENGINES}
+    assert set(options.PRECISIONS) == {"auto", *choice.PRECISIONS}
 
 
 def test_thresholds_by_class() -> None:

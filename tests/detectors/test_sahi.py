@@ -11,7 +11,7 @@ from sahi.predict import get_prediction, get_sliced_prediction
 
 import slicedet
 from slicedet.detectors.sahi import SahiDetector, SlicedetModel
-from slicedet.errors import MissingDependency, MissingWeights, UnknownModel
+from slicedet.errors import InvalidSetting, MissingDependency, MissingWeights, UnknownModel
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,28 @@ def test_category_ids_with_gaps_become_indices(model: SlicedetModel, photo: Path
     (after,) = SahiDetector(gaps).detect([tile])
     assert len(after) > 0
     np.testing.assert_array_equal(before.category_ids, after.category_ids)
+
+
+def test_names_given_to_sahi_stand_for_the_detectors_own(photo: Path, model: SlicedetModel) -> None:
+    names = {str(index): f"kind {index}" for index in range(80)}
+    renamed = SlicedetModel(model=model.model, confidence_threshold=0.3, category_mapping=names, device="cpu")
+    assert renamed.category_names == list(names.values())
+    own, given = (get_prediction(str(photo), each).object_prediction_list for each in (model, renamed))
+    assert [(item.category.id, f"kind {item.category.id}") for item in own] == [
+        (item.category.id, item.category.name) for item in given
+    ]
+    assert len(given) > 0
+    assert SahiDetector(renamed).categories == tuple(names.values())
+    with pytest.raises(InvalidSetting, match="category_mapping: has no name for '2', the detector's 'car'"):
+        SlicedetModel(model=model.model, category_mapping={"0": "a", "1": "b"}, device="cpu")
+
+
+@pytest.mark.parametrize("option", ["foo", "threshold"])
+def test_options_that_load_detector_does_not_take(option: str) -> None:
+    with pytest.raises(
+        InvalidSetting, match=f"options: load_detector takes no '{option}' here; it takes weights, engine"
+    ):
+        SlicedetModel(model_path="picodet_s_416_coco", options={option: 1}, device="cpu")
 
 
 def test_what_sahi_cannot_give_is_said_in_one_line() -> None:

@@ -6,6 +6,7 @@ import json
 
 import geopandas
 import numpy as np
+import pandas
 import pyproj
 import pytest
 import shapely
@@ -117,6 +118,38 @@ def test_any_vector_format(scene, vector, name):
     crs = "EPSG:4326" if name.endswith(("geojson", "kml")) else "EPSG:32633"
     region = Region(vector(name, SHAPES["one"], crs), scene)
     assert region.geometry.area == pytest.approx(SHAPES["one"][0].area, rel=1e-3)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_geoparquet(scene, vector, tmp_path, crs):
+    shapes = SHAPES["with points and lines"]
+    geopandas.read_file(vector("roi.gpkg", shapes, crs)).to_parquet(tmp_path / "roi.parquet")
+    region = Region(tmp_path / "roi.parquet", scene)
+    assert region.geometry.area == pytest.approx(3600, rel=1e-3)
+
+
+@pytest.mark.parametrize("content", ["text", "table"])
+def test_parquet_that_is_of_no_use_is_not_said_to_be_missing(scene, tmp_path, content):
+    path = tmp_path / "roi.parquet"
+    if content == "text":
+        path.write_text("no table at all")
+    else:
+        pandas.DataFrame({"a": [1]}).to_parquet(path)
+    with pytest.raises(InvalidRegion, match=r"roi\.parquet: not a GeoParquet file \(") as caught:
+        Region(path, scene)
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_is_refused(scene, vector):
+    folder = vector("roi.shp", SHAPES["one"]).parent
+    with pytest.raises(InvalidRegion, match="a folder; name the vector file in it"):
+        Region(folder, scene)
+
+
+@pytest.mark.parametrize("name", ["roi.gpkg", "roi.parquet", "no/roi.geojson"])
+def test_region_that_is_not_there(scene, tmp_path, name):
+    with pytest.raises(InvalidRegion, match=rf"{name}: no such file$"):
+        Region(tmp_path / name, scene)
 
 
 def test_polygons_of_all_layers_count(scene, vector):

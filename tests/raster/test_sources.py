@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
+import warnings
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,6 +16,8 @@ from PIL import Image
 
 from slicedet import Scene
 from slicedet.errors import UnreadableImage
+from slicedet.pipeline import describe
+from slicedet.raster.source import shown
 
 rng = np.random.default_rng(11)
 PLACE = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5000000)}
@@ -139,6 +143,62 @@ def test_window_of_a_remote_file_is_read_without_fetching_all_of_it(raster, serv
         assert np.array_equal(np.moveaxis(seen, -1, 0), pixels[:, 700:850, 300:500])
         assert (scene.name, scene.stem) == ("remote.tif", "remote")
     assert 0 < server.sent < path.stat().st_size / 4
+
+
+SECRETS = ["{server}/{name}?token=SECRET&id=7", "/vsicurl/{server}/{name}?token=SECRET/x", "{user}/{name}"]
+
+
+@pytest.mark.parametrize("form", SECRETS, ids=["query", "GDAL name", "password"])
+def test_what_a_url_keeps_secret_is_in_no_record_and_no_message(raster, picture, server, form):
+    raster("far.tif", picture, **PLACE)
+    host = f"127.0.0.1:{server.server_port}"
+
+    def address(name: str) -> str:
+        return form.format(server=f"http://{host}", user=f"http://me:SECRET@{host}", name=name)
+
+    with Scene(address("far.tif")) as scene:
+        assert np.array_equal(whole(scene), picture)
+        assert (scene.name, scene.stem) == ("far.tif", "far")
+        said = json.dumps(describe(scene)) + repr(scene)
+    with pytest.raises(UnreadableImage) as caught:
+        Scene(address("nowhere.tif"))
+    for text in (said, str(caught.value)):
+        assert "SECRET" not in text
+        assert host in text
+
+
+def test_sources_that_differ_in_what_is_secret_stay_different():
+    urls = [f"https://example.org/a.tif?{query}" for query in ("id=1", "id=2", "id=1&token=x")]
+    assert len({shown(url) for url in urls}) == 3
+    assert {shown(url).partition("?")[0] for url in urls} == {"https://example.org/a.tif"}
+    assert shown("https://example.org/a@b/c.tif") == "https://example.org/a@b/c.tif"
+    assert shown("what?.tif") == "what?.tif"
+
+
+def test_photos_on_a_server_are_read_without_rasterios_warning(tmp_path, picture, server, recwarn):
+    Image.fromarray(np.moveaxis(picture, 0, -1)).save(tmp_path / "photo.png")
+    warnings.simplefilter("always")
+    filters = list(warnings.filters)
+    with Scene(f"http://127.0.0.1:{server.server_port}/photo.png") as scene:
+        assert np.array_equal(whole(scene), picture)
+    assert [str(each.message) for each in recwarn] == []
+    assert list(warnings.filters) == filters
+
+
+@pytest.mark.parametrize("shape", [(130, 170), (130, 170, 3)])
+def test_where_an_array_is_masked_there_is_no_data(shape):
+    pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+    mask = np.zeros(shape, bool)
+    mask[:50, :60] = True
+    mask[100, 100, ...] = True
+    if len(shape) == 3:
+        mask[120, 120, 1] = True  # The other bands still have something to show.
+    with Scene(np.ma.array(pixels, mask=mask)) as scene:
+        shown_pixels, valid = scene.read_masked((20, 10, 140, 115))
+        assert scene.mask == "mask"
+        assert np.array_equal(valid, ~(mask if mask.ndim == 2 else mask.all(axis=2))[10:125, 20:160])
+        expected = pixels if len(shape) == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        assert np.array_equal(shown_pixels, expected[10:125, 20:160])
 
 
 def test_remote_file_that_is_missing_is_said_with_its_address(server):

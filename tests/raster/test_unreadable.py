@@ -53,6 +53,28 @@ def test_file_without_permission(raster):
     assert "permission" in failure(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_file_in_a_folder_without_permission(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    assert "permission" in failure(tmp_path / "closed" / "secret.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 300, f"{'x' * 300}: file name too long"),
+        ("bad\udcff.tif", "bad\\udcff.tif: its name is not UTF-8; rename it"),
+        ("a\0b.tif", "a\0b.tif: no file can have this name"),
+        ("", "'': no such file"),
+    ],
+    ids=["long", "not UTF-8", "null", "empty"],
+)
+def test_names_that_no_image_can_have(name, said):
+    with pytest.raises(UnreadableImage) as caught:
+        Scene(name)
+    assert str(caught.value) == said
+
+
 def test_unreachable_host():
     assert "cannot be opened" in failure("http://127.0.0.1:9/big.tif")
 
