@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,26 @@ def expected_outputs(config: ModelConfig) -> list[tuple[int | None, ...]]:
     return [*((1, n, classes) for n in points), *((1, n, bins) for n in points)]
 
 
-def decoded(config: ModelConfig, outputs: Sequence[Floats], threshold: float) -> Detections:
-    """What a network finds in one image, in input pixels, best score first, from `threshold` on."""
+def looks(config: ModelConfig) -> int:
+    """How often the network sees each image: twice with a half turn, unless suppression inside the graph is in the
+    way."""
+    return 2 if config.half_turn and config.output.layout != "rows" else 1
+
+
+def decoded(config: ModelConfig, outputs: Iterable[Sequence[Floats]], threshold: float) -> Detections:
+    """What a network finds in one image, in input pixels, best score first, from `threshold` on.
+
+    outputs: of each look at the image, that at the turned one last; each is done with before the next is drawn.
+    """
     nms = config.nms
     if nms is None or config.output.layout == "rows":
         # Rows have been suppressed inside the graph.
-        found = candidates(config, outputs, threshold)
+        (rows,) = outputs
+        found = candidates(config, rows, threshold)
         return found[best_first(found.scores, found.boxes, found.category_ids)]
     lowest = threshold if config.box_voting is None else VOTERS * threshold
-    found = candidates(config, outputs, max(lowest, above(nms.score_threshold)))
+    upright, *turned = [candidates(config, look, max(lowest, above(nms.score_threshold))) for look in outputs]
+    found = Detections.concatenate([upright, *(turned_back(each, config.input.size) for each in turned)])
     kept = suppressed(found, nms)
     return kept if config.box_voting is None else voted(kept[kept.scores >= threshold], found, config.box_voting)
 
@@ -85,6 +96,11 @@ def _level(
 def _reaching(scores: Floats, minimum: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the scores that reach the minimum; np.nonzero takes several times as long."""
     return np.divmod(np.flatnonzero(scores.ravel() >= minimum), scores.shape[1])
+
+
+def turned_back(found: Detections, size: tuple[int, int]) -> Detections:
+    """Boxes of an image of this width and height, turned by 180 degrees, where they are in the upright one."""
+    return found.replace(boxes=np.array([*size, *size], np.float32) - found.boxes[:, [2, 3, 0, 1]])
 
 
 def suppressed(found: Detections, nms: NmsConfig) -> Detections:

@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import decoded, expected_outputs
+from slicedet.detectors.decoding import decoded, expected_outputs, looks
 from slicedet.errors import ModelMismatch
 from slicedet.models.config import InputConfig, ModelConfig
 
@@ -54,7 +54,7 @@ class NetworkDetector:
         self.name = config.name
         self.gsd = config.gsd
         self.categories = config.categories
-        run = {"input_size": list(config.input.size), "threshold": threshold}
+        run = {"input_size": list(config.input.size), "threshold": threshold, "half_turn": looks(config) == 2}
         self.provenance = {**provenance, **engine.provenance, **run}
 
     @property
@@ -76,15 +76,19 @@ class NetworkDetector:
     def stream(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Detections]:
         """The same for tiles as they are drawn, in order; the network runs while tiles come and results are taken."""
         sizes: deque[tuple[int, int]] = deque()
+        more = looks(self.config) - 1
 
         def fitted() -> Iterator[NDArray[np.uint8]]:
             for tile in tiles:
                 sizes.append((tile.shape[1], tile.shape[0]))
-                yield self._fitted(tile)
+                image = self._fitted(tile)
+                yield image
+                if more:
+                    yield image[::-1, ::-1]
 
         with closing(self.engine.stream(fitted())) as answers:  # type: ignore[type-var]
             for outputs in answers:
-                yield self._decoded(sizes.popleft(), outputs)
+                yield self._decoded(sizes.popleft(), chain([outputs], islice(answers, more)))
 
     def _fitted(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.config.input.size
@@ -101,7 +105,7 @@ class NetworkDetector:
             cv2.resize(channel, size, dst=plane, interpolation=interpolation)
         return planes.transpose(1, 2, 0)
 
-    def _decoded(self, tile_size: tuple[int, int], outputs: Sequence[NDArray[np.float32]]) -> Detections:
+    def _decoded(self, tile_size: tuple[int, int], outputs: Iterable[Outputs]) -> Detections:
         found = decoded(self.config, outputs, self.threshold)
         width, height = self.config.input.size
         scale = np.array([tile_size[0] / width, tile_size[1] / height] * 2, np.float32)

@@ -103,9 +103,10 @@ def _by_paddle(
     from slicedet.detectors.paddle import PaddleEngine
 
     with source() as model, tempfile.TemporaryDirectory() as folder:
-        if whole.box_voting is None or whole.output.layout != "rows" or cut is None or model.program is None:
+        plain = whole.box_voting is None and not whole.half_turn
+        if plain or whole.output.layout != "rows" or cut is None or model.program is None:
             return whole, PaddleEngine(model, device, precision)
-        # The boxes that vote are those that the suppression inside would remove.
+        # Boxes that vote, or come from another look, are among those that the suppression inside would remove.
         return cut, PaddleEngine(conversion.cut(model, model.program, cut, Path(folder)), device, precision)
 
 

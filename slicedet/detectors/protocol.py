@@ -22,9 +22,10 @@ class Detector(Protocol):
     detect: takes tiles, uint8 RGB [H, W, 3] of any size, and returns as many Detections, each in the pixels of its own
     tile.
 
-    It may also have `name` (str), `gsd` (metres per pixel it was trained at), `tile_size` (width and height of the tiles
-    it sees best, where these are not square), `provenance` (a mapping for the run's record), and, to work while tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when
-    it has room for them and answers each, in order. Tiles of a stream are views of what was read: not contiguous, and
+    It may also have `name` (str), `gsd` (metres per pixel it was trained at), `tile_size` (width and height of the
+    tiles it sees best, where these are not square), `provenance` (a mapping for the run's record), and, to work while
+    tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when it has room for them and
+    answers each, in order. Tiles of a stream are views of what was read: not contiguous, and
     not to be written to.
     """
 

@@ -90,8 +90,9 @@ class ModelConfig:
     weights: path of the weights file; None where the user must name it.
     downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
-    box_voting: IoU with a kept box from which what suppression removes has a say in its place; None for no say. Not
-    used with the layout "rows".
+    box_voting: IoU with a kept box from which what suppression removes has a say in its place; None for no say.
+    half_turn: whether the network also sees each tile turned by 180 degrees, and suppression and voting have the boxes
+    of both (test-time augmentation). Neither is used with the layout "rows".
     """
 
     name: str
@@ -104,6 +105,7 @@ class ModelConfig:
     slice: int | None = None
     threshold: float = DEFAULT_THRESHOLD
     box_voting: float | None = None
+    half_turn: bool = False
     weights: Path | None = None
     downloads: Mapping[str, Download] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -153,6 +155,7 @@ def stated(config: ModelConfig, weights: str) -> dict[str, Any]:
         "slice": config.slice,
         "threshold": config.threshold,
         "box_voting": config.box_voting,
+        "half_turn": config.half_turn or None,
         "input": {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.input).items()
         },
@@ -246,6 +249,7 @@ def check(config: ModelConfig) -> None:
         "threshold: expected a number between 0 and 1": _numbers((config.threshold,), 1) and 0 <= config.threshold <= 1,
         "box_voting: expected an IoU above 0, at most 1": config.box_voting is None
         or (_numbers((config.box_voting,), 1) and 0 < config.box_voting <= 1),
+        "half_turn: expected true or false": isinstance(config.half_turn, bool),
         "gsd: expected metres per pixel": config.gsd is None or (_numbers((config.gsd,), 1) and config.gsd > 0),
     }
     for message, holds in rules.items():

@@ -113,6 +113,7 @@ def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Progr
         slice=own.get("slice"),
         threshold=own.get("threshold", config_file.DEFAULT_THRESHOLD),
         box_voting=own.get("box_voting"),
+        half_turn=own.get("half_turn", False),
     )
 
 

@@ -74,6 +74,7 @@ def written(network: Network, config: ModelConfig, fused: bool) -> str:
                 ("slice", config.slice),
                 ("threshold", config.threshold),
                 ("box_voting", config.box_voting),
+                ("half_turn", config.half_turn or None),
             )
             if value is not None
         },

@@ -107,7 +107,7 @@ def test_boxes_vote_as_an_independent_count_says_at_any_threshold(
     outputs = [boxes[None], np.concatenate([scores, np.zeros((1, count), np.float32)])[None]]
     plain = config("boxes-and-scores")
     voting = replace(plain, box_voting=iou)
-    kept, found = (decoded(each, outputs, threshold) for each in (plain, voting))
+    kept, found = (decoded(each, [outputs], threshold) for each in (plain, voting))
     assert found.scores.tolist() == kept.scores.tolist()
     assert found.category_ids.tolist() == kept.category_ids.tolist()
     for before, after, score, class_id in zip(kept.boxes, found.boxes, kept.scores, kept.category_ids, strict=True):
@@ -122,13 +122,13 @@ def test_boxes_vote_as_an_independent_count_says_at_any_threshold(
         table = np.array(votes)
         np.testing.assert_allclose(after, np.average(table[:, 1:], axis=0, weights=table[:, 0]), atol=1e-4)
     # What a higher threshold keeps lies where it lay.
-    higher = decoded(voting, outputs, 0.6)
+    higher = decoded(voting, [outputs], 0.6)
     np.testing.assert_array_equal(higher.boxes, found[found.scores >= 0.6].boxes)
 
 
 def test_a_box_without_area_stays_where_it_is() -> None:
     outputs = [np.array([[[5, 5, 5, 9]]], np.float32), np.array([[[0.9], [0], [0]]], np.float32)]
-    found = decoded(replace(config("boxes-and-scores"), box_voting=0.7), outputs, 0.5)
+    found = decoded(replace(config("boxes-and-scores"), box_voting=0.7), [outputs], 0.5)
     assert found.boxes.tolist() == [[5, 5, 5, 9]]
 
 

@@ -66,6 +66,27 @@ def test_boxes_and_scores_layout_agrees_with_raw_heads(
         np.testing.assert_allclose(left, right, atol=0.01)
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_with_a_half_turn_a_turned_tile_has_the_same_boxes_turned(
+    engine: str, tiles: list[np.ndarray], shared: Path
+) -> None:
+    plain = load_detector("picodet_s_416_coco", shared / "models/picodet_s_416_coco.onnx", engine=engine, threshold=0.2)
+    both = NetworkDetector(replace(plain.config, half_turn=True), plain.engine, 0.2, {})
+    assert (plain.provenance["half_turn"], both.provenance["half_turn"]) == (False, True)
+    turned = [tile[::-1, ::-1] for tile in tiles]
+    found, as_turned = both.detect(tiles), both.detect(turned)
+    for tile, a, b in zip(tiles, found, as_turned, strict=True):
+        frame = np.array([tile.shape[1], tile.shape[0]] * 2, np.float32)
+        left, right = paired(a, b.replace(boxes=frame - b.boxes[:, [2, 3, 0, 1]]))
+        np.testing.assert_allclose(left, right, atol=0.01)
+    # The best of what either look sees alone.
+    for looked, upright, other in zip(found, plain.detect(tiles), plain.detect(turned), strict=True):
+        best = max([*upright.scores, *other.scores], default=None)
+        assert (looked.scores[0] if len(looked) else None) == (None if best is None else pytest.approx(best, abs=1e-5))
+        assert len(looked) >= max(len(upright), len(other))
+    assert sum(map(len, found)) > sum(map(len, plain.detect(tiles)))
+
+
 def test_a_photo_decodes_as_a_reference_written_from_the_facts(shared: Path, tiles: list[np.ndarray]) -> None:
     """OpenCV's resize, ImageNet's normalisation, ONNX Runtime and OpenCV's NMS, none of it slicedet's."""
     import onnxruntime

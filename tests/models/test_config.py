@@ -73,6 +73,7 @@ def test_categories_may_name_a_list(tmp_path: Path) -> None:
         ({"gsd": "fine"}, "gsd"),
         ({"box_voting": 0}, "box_voting"),
         ({"box_voting": "yes"}, "box_voting"),
+        ({"half_turn": 180}, "half_turn"),
         ({"name": 7}, "name"),
         ({"aliases": "Mine"}, "aliases"),
         ({"downloads": ["https://example.org/a.onnx"]}, "downloads: expected keys"),
