@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ def test_with_a_half_turn_a_turned_tile_has_the_same_boxes_turned(
         assert (looked.scores[0] if len(looked) else None) == (None if best is None else pytest.approx(best, abs=1e-5))
         assert len(looked) >= max(len(upright), len(other))
     assert sum(map(len, found)) > sum(map(len, plain.detect(tiles)))
+
+
+def test_the_model_that_comes_along_sees_the_same_in_both_its_files_on_every_engine(tiles: list[np.ndarray]) -> None:
+    pytest.importorskip("paddle")
+    folder = str(files("slicedet.configs") / "aerial-vehicles")
+    expected = load_detector("aerial-vehicles", engine="openvino").detect(tiles)
+    assert sum(map(len, expected)) > 20
+    for model, engine in (("aerial-vehicles", "onnxruntime"), (folder, "paddle")):
+        detector = load_detector(model, engine=engine)
+        assert (detector.provenance["engine"], detector.provenance["half_turn"]) == (engine, True)
+        for a, b in zip(expected, detector.detect(tiles), strict=True):
+            left, right = paired(a, b)
+            np.testing.assert_allclose(left, right, atol=0.01)
 
 
 def test_a_photo_decodes_as_a_reference_written_from_the_facts(shared: Path, tiles: list[np.ndarray]) -> None:
