@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slicedet import __version__
-from slicedet.detectors.protocol import Detector, provenance_of
+from slicedet.detectors.protocol import Detector, provenance_of, tile_size_of
 from slicedet.models import cache
 from slicedet.pipeline import Settings
 from slicedet.raster.source import shown
@@ -25,7 +25,7 @@ def conditions(
     """All that decides a result, ready for JSON, but for the image itself."""
     values = asdict(settings)
     values["overlap"] = parse_overlap(settings.overlap)
-    size = settings.slice or getattr(detector, "tile_size", None) or detector.input_size
+    size = settings.slice or tile_size_of(detector)
     values["slice"] = None if size is None else parse_slice(size)
     if settings.roi is not None and Path(settings.roi).is_file():
         values["roi"] = f"sha256:{cache.digest(Path(settings.roi))}"

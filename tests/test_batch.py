@@ -211,7 +211,10 @@ def test_linked_folders_are_followed_and_not_for_ever(raster, tmp_path):
     raster("elsewhere/two.tif", spotted(5, 7), **PLACE)
     (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
-    assert listed(tmp_path / "in", tmp_path / "out") == ["linked/two.tif", "one.tif"]
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "elsewhere")
+    raster("in/zone/deep/three.tif", spotted(5, 7), **PLACE)
+    (tmp_path / "in/again").symlink_to(tmp_path / "in/zone/deep")
+    assert listed(tmp_path / "in", tmp_path / "out") == ["linked/two.tif", "one.tif", "zone/deep/three.tif"]
 
 
 def test_a_link_to_nothing_is_missed_and_a_pipe_is_not_waited_for(raster, tmp_path):

@@ -85,8 +85,9 @@ class Item(NamedTuple):
 def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
     """Images below a folder in the order of their names, hidden files and folders of results left out.
 
-    Links to folders are followed. A file that cannot be opened, such as a link to nothing, is listed all the same, so
-    that it is missed by whoever runs it; a folder that cannot be read gives a SlicedetWarning.
+    Links to folders elsewhere are followed; what lies below the folder has its own name. A file that cannot be opened,
+    such as a link to nothing, is listed all the same, so that it is missed by whoever runs it; a folder that cannot be
+    read gives a SlicedetWarning.
     """
     found = sorted(path for path in _files(folder, output.resolve()) if _is_wanted(path, patterns))
     stems = Counter((path.parent, path.stem) for path in found)
@@ -110,14 +111,18 @@ def _files(folder: Path, own: Path) -> Iterator[Path]:
             stacklevel=6,
         )
 
-    seen = {folder.resolve()}
+    root = folder.resolve()
+    seen: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         further = []
         for name in sorted(folders):
             path = Path(place, name)
             real = path.resolve()
-            # A link may lead back to where it is, or to what is listed already.
-            if not name.startswith(".") and real != own and real not in seen and not os.path.lexists(path / HIDDEN):
+            inward = path.is_symlink() and (real == root or root in real.parents)
+            # Links elsewhere may lead round in a circle.
+            if name.startswith(".") or inward or real == own or real in seen:
+                continue
+            if not os.path.lexists(path / HIDDEN):
                 seen.add(real)
                 further.append(name)
         folders[:] = further

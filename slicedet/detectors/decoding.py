@@ -31,10 +31,9 @@ def expected_outputs(config: ModelConfig) -> list[tuple[int | None, ...]]:
     return [*((1, n, classes) for n in points), *((1, n, bins) for n in points)]
 
 
-def looks(config: ModelConfig) -> int:
-    """How often the network sees each image: twice with a half turn, unless suppression inside the graph is in the
-    way."""
-    return 2 if config.half_turn and config.output.layout != "rows" else 1
+def sees_turned(config: ModelConfig) -> bool:
+    """Whether the network also sees each image turned: not where suppression inside the graph is in the way."""
+    return config.half_turn and config.output.layout != "rows"
 
 
 def decoded(config: ModelConfig, outputs: Iterable[Sequence[Floats]], threshold: float) -> Detections:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import decoded, expected_outputs, looks
+from slicedet.detectors.decoding import decoded, expected_outputs, sees_turned
 from slicedet.errors import ModelMismatch
 from slicedet.models.config import InputConfig, ModelConfig
 
@@ -54,7 +54,7 @@ class NetworkDetector:
         self.name = config.name
         self.gsd = config.gsd
         self.categories = config.categories
-        run = {"input_size": list(config.input.size), "threshold": threshold, "half_turn": looks(config) == 2}
+        run = {"input_size": list(config.input.size), "threshold": threshold, "half_turn": sees_turned(config)}
         self.provenance = {**provenance, **engine.provenance, **run}
 
     @property
@@ -76,19 +76,19 @@ class NetworkDetector:
     def stream(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Detections]:
         """The same for tiles as they are drawn, in order; the network runs while tiles come and results are taken."""
         sizes: deque[tuple[int, int]] = deque()
-        more = looks(self.config) - 1
+        turned = sees_turned(self.config)
 
         def fitted() -> Iterator[NDArray[np.uint8]]:
             for tile in tiles:
                 sizes.append((tile.shape[1], tile.shape[0]))
                 image = self._fitted(tile)
                 yield image
-                if more:
+                if turned:
                     yield image[::-1, ::-1]
 
         with closing(self.engine.stream(fitted())) as answers:  # type: ignore[type-var]
             for outputs in answers:
-                yield self._decoded(sizes.popleft(), chain([outputs], islice(answers, more)))
+                yield self._decoded(sizes.popleft(), chain([outputs], islice(answers, int(turned))))
 
     def _fitted(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.config.input.size

@@ -25,8 +25,7 @@ class Detector(Protocol):
     It may also have `name` (str), `gsd` (metres per pixel it was trained at), `tile_size` (width and height of the
     tiles it sees best, where these are not square), `provenance` (a mapping for the run's record), and, to work while
     tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when it has room for them and
-    answers each, in order. Tiles of a stream are views of what was read: not contiguous, and
-    not to be written to.
+    answers each, in order. Tiles of a stream are views of what was read: not contiguous, and not to be written to.
     """
 
     @property
@@ -41,6 +40,11 @@ class Detector(Protocol):
 def name_of(detector: Detector) -> str:
     """The name under which results are filed: what the detector calls itself, else its type."""
     return str(getattr(detector, "name", type(detector).__name__))
+
+
+def tile_size_of(detector: Detector) -> tuple[int, int] | int | None:
+    """Width and height of the tiles a detector sees best, or their edge; None where it does not mind."""
+    return getattr(detector, "tile_size", None) or detector.input_size
 
 
 def require_detector(detector: object) -> None:

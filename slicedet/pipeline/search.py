@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slicedet import boxes as box
 from slicedet.detections import Detections
-from slicedet.detectors.protocol import Detector, minimum_scores
+from slicedet.detectors.protocol import Detector, minimum_scores, tile_size_of
 from slicedet.errors import InvalidDetections, InvalidSetting, SceneWarning, UnreadableWindow
 from slicedet.pipeline.settings import Settings
 from slicedet.raster.orientation import Window
@@ -105,7 +105,7 @@ class Search:
         self.settings = settings
         self.minimum = minimum_scores(detector.categories, settings.threshold, settings.classes)
         self.region = None if settings.roi is None else Region(settings.roi, scene)
-        slice = settings.slice or getattr(detector, "tile_size", None) or detector.input_size
+        slice = settings.slice or tile_size_of(detector)
         if slice is None:
             raise InvalidSetting("slice: the detector does not say which size it prefers; name one")
         self.grid = cut(scene, slice, settings, getattr(detector, "gsd", None))
