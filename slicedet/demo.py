@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slicedet.datasets import coco
 from slicedet.datasets.synthetic import SceneSettings, write_scene
-from slicedet.detectors.loading import default_threshold, load_detector
+from slicedet.detectors.loading import load_detector
 from slicedet.errors import OutputError
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.evaluating import Counts
@@ -56,9 +56,7 @@ def demonstrate(
     scene = write_scene(folder / "scene.tif", settings, overwrite, progress("painting"))
     painted = time.perf_counter()
     detector = load_detector(DEFAULT_MODEL)
-    prediction = predict(
-        scene.image, detector, threshold=default_threshold(DEFAULT_MODEL), progress=progress("searching")
-    )
+    prediction = predict(scene.image, detector, progress=progress("searching"))
     outputs = [
         path for name in FORMATS for path in prediction.save(folder / default_name("scene", name), overwrite=overwrite)
     ]

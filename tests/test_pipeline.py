@@ -618,3 +618,23 @@ def test_what_merging_lowers_below_the_threshold_goes():
     below = slicedet.predict(scene, OneCutBox(), overlap=0, threshold=0.3)
     assert len(below.detections) == 0
     assert below.origins.tolist() == [-1]
+
+
+@pytest.mark.parametrize(("own", "asked", "kept"), [(0.3, None, 0), (0.3, 0.1, 1), (0.1, None, 1), (None, None, 1)])
+def test_without_a_threshold_the_one_of_the_detector_holds(own, asked, kept):
+    class Cut:
+        """Sees a car that both tiles cut, in the first of them only: merging halves its score."""
+
+        categories = ("car",)
+        input_size = 100
+        threshold = own
+
+        def detect(self, tiles):
+            return [
+                slicedet.Detections([[60, 10, 100, 40]], [0.4], [0]) if tile.any() else slicedet.Detections.empty()
+                for tile in tiles
+            ]
+
+    scene = np.zeros((100, 200, 3), np.uint8)
+    scene[:, :100] = 255
+    assert len(slicedet.predict(scene, Cut(), overlap=0, threshold=asked).detections) == kept

@@ -23,9 +23,10 @@ class Detector(Protocol):
     tile.
 
     It may also have `name` (str), `gsd` (metres per pixel it was trained at), `tile_size` (width and height of the
-    tiles it sees best, where these are not square), `provenance` (a mapping for the run's record), and, to work while
-    tiles are read, `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when it has room for them and
-    answers each, in order. Tiles of a stream are views of what was read: not contiguous, and not to be written to.
+    tiles it sees best, where these are not square), `threshold` (the lowest score it returns: a box that merging lowers
+    below it goes), `provenance` (a mapping for the run's record), and, to work while tiles are read,
+    `stream(tiles: Iterator) -> Iterator[Detections]`: it draws tiles when it has room for them and answers each, in
+    order. Tiles of a stream are views of what was read: not contiguous, and not to be written to.
     """
 
     @property
@@ -45,6 +46,11 @@ def name_of(detector: Detector) -> str:
 def tile_size_of(detector: Detector) -> tuple[int, int] | int | None:
     """Width and height of the tiles a detector sees best, or their edge; None where it does not mind."""
     return getattr(detector, "tile_size", None) or detector.input_size
+
+
+def threshold_of(detector: Detector) -> float | None:
+    """The lowest score that a detector says it returns; None where it does not say."""
+    return getattr(detector, "threshold", None)
 
 
 def require_detector(detector: object) -> None:

@@ -59,6 +59,7 @@ class SahiDetector:
         self.name = name
         self.categories = tuple(mapping[key] for key in sorted(mapping))
         self.input_size = model.image_size
+        self.threshold = model.confidence_threshold
         self.provenance = {
             "engine": "sahi",
             "engine_version": sahi_version,

@@ -60,8 +60,8 @@ def predict(
     slice: tile size in pixels, 640, "640x512" or (640, 512) as width x height; by default the detector's input size.
     overlap: of neighbouring tiles, as a ratio of the tile (0.25) or in pixels ("160px").
     merge: method by which overlapping detections become one, or a MergeRule with metric and threshold.
-    threshold: lowest score kept, one number or by class, {"*": 0.25, "car": 0.4}; None keeps all that the detector
-    returns.
+    threshold: lowest score kept, one number or by class, {"*": 0.25, "car": 0.4}; by default the detector's own, if it
+        has one.
     classes: names of the categories kept; None keeps all.
     gsd: ground sampling distance at which the detector sees the scene: "auto", the one it was trained at if known,
         unless pixels would have to be enlarged more than four times; "native", that of the scene; or metres per pixel.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slicedet import boxes as box
 from slicedet.detections import Detections
-from slicedet.detectors.protocol import Detector, minimum_scores, tile_size_of
+from slicedet.detectors.protocol import Detector, minimum_scores, threshold_of, tile_size_of
 from slicedet.errors import InvalidDetections, InvalidSetting, SceneWarning, UnreadableWindow
 from slicedet.pipeline.settings import Settings
 from slicedet.raster.orientation import Window
@@ -103,7 +103,8 @@ class Search:
     def __init__(self, scene: Scene, detector: Detector, settings: Settings) -> None:
         self.scene = scene
         self.settings = settings
-        self.minimum = minimum_scores(detector.categories, settings.threshold, settings.classes)
+        threshold = threshold_of(detector) if settings.threshold is None else settings.threshold
+        self.minimum = minimum_scores(detector.categories, threshold, settings.classes)
         self.region = None if settings.roi is None else Region(settings.roi, scene)
         slice = settings.slice or tile_size_of(detector)
         if slice is None:
