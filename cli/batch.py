@@ -76,7 +76,7 @@ def batch(
     if collecting:
         if shard is not None:
             raise click.UsageError("--collect joins all shards; leave out --shard")
-        with _reporting(console, str(output)) as report:
+        with _reporting(console, str(output), restart) as report:
             results = collect(folders, output, overwrite=overwrite, restart=restart, report=report)
         _conclude(console, results, output)
     if len(folders) > 1:
@@ -87,14 +87,14 @@ def batch(
         job = Batch(folder, output, pattern=pattern, formats=formats, overwrite=overwrite, restart=restart, shard=part)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
-    with _reporting(console, folder.name or str(folder)) as report:
+    with _reporting(console, folder.name or str(folder), restart) as report:
         detector = choice.load(settings.slice)
         results = job.run(detector, choice.applied_to(settings), asdict(scenes), resources, report)
     _conclude(console, results, output)
 
 
 @contextmanager
-def _reporting(console: Console, what: str) -> Iterator[Report]:
+def _reporting(console: Console, what: str, restart: bool) -> Iterator[Report]:
     """Shows how far a batch is and what fails, and on Ctrl-C says that nothing is lost."""
     from slicedet.errors import SlicedetError
 
@@ -111,7 +111,8 @@ def _reporting(console: Console, what: str) -> Iterator[Report]:
 
             yield report
     except KeyboardInterrupt:
-        raise click.ClickException("interrupted; the same command goes on from here") from None
+        command = "the same command" + (" without --restart" if restart else "")
+        raise click.ClickException(f"interrupted; {command} goes on from here") from None
 
 
 def _conclude(console: Console, results: Sequence[Result], output: Path) -> None:

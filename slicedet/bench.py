@@ -172,7 +172,7 @@ def bench(
         circumstances,
         "painted scene" if image is None else str(image),
         len(trial.tiles),
-        _tile_size(reference.detector),
+        reference.detector.tile_size,
         reference.detector.threshold,
         detections,
         load,
@@ -201,12 +201,13 @@ class _Trial:
         self._model, self._weights, self._device = model, weights, device
         self._ways = [way for engine in ENGINES for way in choice.options(engine, device)]
         self._progress = progress
+        self._steps = len(self._ways) * (1 + ROUNDS)
 
     def runners(self, tiles: int, image: str | Path | None) -> list[_Runner]:
         """The ways that work, each of which has run once; the reference first."""
         runners: list[_Runner] = []
         for number, way in enumerate(self._ways):
-            self._progress(number, len(self._ways) * (1 + ROUNDS))
+            self._progress(number, self._steps)
             if way.engine in self.left_out or _is_known(way, runners):
                 continue
             try:
@@ -231,7 +232,7 @@ class _Trial:
         seconds = np.empty((ROUNDS, len(runners)))
         for turn in range(ROUNDS):
             for number, runner in enumerate(runners):
-                self._progress(len(self._ways) + turn * len(runners) + number, len(self._ways) + seconds.size)
+                self._progress(len(self._ways) * (1 + turn) + number, self._steps)
                 time.sleep(PAUSE)
                 started = time.perf_counter()
                 deque(runner.detector.stream(self.tiles), maxlen=0)
@@ -239,7 +240,7 @@ class _Trial:
         ratios = np.median(seconds / seconds[:, :1], axis=0).tolist()
         each = (np.median(seconds, axis=0) / len(self.tiles)).tolist()
         agreements = [Agreement.of(runner.found, runners[0].found) for runner in runners]
-        self._progress(len(self._ways) + seconds.size, len(self._ways) + seconds.size)
+        self._progress(self._steps, self._steps)
         ways = [runner.way for runner in runners]
         requests = [runner.detector.provenance.get("streams") for runner in runners]
         return tuple(Timing(*columns) for columns in zip(ways, requests, ratios, each, agreements, strict=True))
@@ -282,15 +283,10 @@ def recommended(timings: Sequence[Timing], detections: int) -> EngineChoice:
     return next((timing.way for timing in agreeing if timing.ratio <= fastest * (1 + SAME)), timings[0].way)
 
 
-def _tile_size(detector: NetworkDetector) -> tuple[int, int]:
-    edge = detector.input_size
-    return detector.config.input.size if edge is None else (edge, edge)
-
-
 def _tiles(detector: NetworkDetector, count: int, image: str | Path | None) -> list[NDArray[np.uint8]]:
     """Tiles of an image as `predict` would cut and read them, at random places but the same every time; or of a painted
     scene that has just as many."""
-    width, height = _tile_size(detector)
+    width, height = detector.tile_size
     columns = math.ceil(math.sqrt(count))
     gsd = float(np.clip(detector.gsd or PAINTED_GSD, 0.02, 0.6))  # What can be painted.
     frame = Tile(0, 0, columns * width, math.ceil(count / columns) * height)

@@ -25,6 +25,7 @@ def conditions(
     """All that decides a result, ready for JSON, but for the image itself."""
     values = asdict(settings)
     values["overlap"] = parse_overlap(settings.overlap)
+    values["classes"] = None if settings.classes is None else sorted(set(settings.classes))
     size = settings.slice or tile_size_of(detector)
     values["slice"] = None if size is None else parse_slice(size)
     if settings.roi is not None and Path(settings.roi).is_file():

@@ -10,7 +10,6 @@ from pathlib import Path
 from slicedet.datasets import coco
 from slicedet.datasets.synthetic import SceneSettings, write_scene
 from slicedet.detectors.loading import load_detector
-from slicedet.errors import OutputError
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.evaluating import Counts
 from slicedet.evaluation.matching import match
@@ -18,6 +17,7 @@ from slicedet.evaluation.results import Results, Truth, compared
 from slicedet.models import DEFAULT_MODEL
 from slicedet.outputs import default_name
 from slicedet.pipeline import predict
+from slicedet.publishing import make_folder
 
 FORMATS = ("geojson", "gpkg", "coco", "jpg")
 
@@ -48,10 +48,7 @@ def demonstrate(
     Raises OutputError where the folder holds files of these names, unless `overwrite`, or cannot be written.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    make_folder(folder)
     started = time.perf_counter()
     scene = write_scene(folder / "scene.tif", settings, overwrite, progress("painting"))
     painted = time.perf_counter()

@@ -98,9 +98,5 @@ class ModelWarning(SlicedetWarning):
     for precision "auto"."""
 
 
-class DatasetWarning(SlicedetWarning):
-    """A dataset can be used, but something in it is probably not meant."""
-
-
 class SceneWarning(SlicedetWarning):
     """An image can be searched, but probably not for what the detector knows."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from slicedet import outputs
 from slicedet.detections import Detections
-from slicedet.outputs.targets import check_apart
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -51,7 +50,6 @@ class Prediction:
         OutputError where the file is there already (unless `overwrite`), is the image or the region of interest, or
         cannot be written.
         """
-        check_apart(Path(path), self.run.get("settings", {}).get("roi"))
         return outputs.save(self, path, overwrite=overwrite)
 
     def to_geopandas(self) -> GeoDataFrame:

@@ -47,8 +47,9 @@ def predict_resumably(
     paths = permissive.of(scene)
     with _journal(paths[0].with_name(f".{paths[0].name}.slicedet-resume"), paths[0]) as manifest:
         if not targets.overwrite:
-            for published in manifest.fact("published") or ():
-                Path(published).unlink(missing_ok=True)
+            for name, stamp in (manifest.fact("published") or {}).items():
+                if Stamp.of(name) == Stamp(*stamp):  # Else it is somebody's own by now.
+                    Path(name).unlink(missing_ok=True)
         targets.of(scene)
         detector = load()
         _require(manifest, conditions(detector, settings, scene_options or {}), paths[0])
@@ -85,7 +86,7 @@ def _publish(prediction: Prediction, targets: Targets, paths: Sequence[Path], ma
     moves[record] = save_provenance(prediction.run, staging / record.name)
     for path in paths:
         check_target(path, targets.overwrite)
-    manifest.note("published", [str(target.absolute()) for target in moves])
+    manifest.note("published", {str(target.absolute()): Stamp.of(written) for target, written in moves.items()})
     manifest.sync(0)
     for target, written in moves.items():
         move(written, target)

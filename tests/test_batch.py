@@ -126,6 +126,27 @@ def test_a_stem_that_is_another_images_name_is_not_used(raster, tmp_path):
     assert written == {"scene.tif.csv", "scene.png.csv", "scene.tif.png.csv", "summary.csv"}
 
 
+def test_results_do_not_take_the_names_of_the_files_over_all_images(raster, tmp_path):
+    for name in ("summary.tif", "detections.tif", "below/summary.tif"):
+        raster(f"in/{name}", spotted(5, 7))
+    results = Batch(tmp_path / "in", tmp_path / "out", formats=["csv", "coco"]).run(Spots(), Settings())
+    assert not any(result.error for result in results)
+    written = [path for path in (tmp_path / "out").rglob("*.*") if ".slicedet" not in path.parts and path.is_file()]
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in written) == [
+        "below/summary.coco.json",
+        "below/summary.csv",
+        "below/summary.run.json",
+        "detections.coco.json",
+        "detections.tif.coco.json",
+        "detections.tif.csv",
+        "detections.tif.run.json",
+        "summary.csv",
+        "summary.tif.coco.json",
+        "summary.tif.csv",
+        "summary.tif.run.json",
+    ]
+
+
 def test_results_below_the_images_are_not_taken_for_images(raster, tmp_path):
     raster("in/one.tif", spotted(5, 7), **PLACE)
     output = tmp_path / "in/results"

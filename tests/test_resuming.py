@@ -105,6 +105,33 @@ def test_outputs_that_are_there_already_are_not_overwritten(big, tmp_path):
     assert detector.seen == 33
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_file_of_somebody_else_is_not_taken_for_one_of_the_run(big, tmp_path, monkeypatch, at):
+    import slicedet.resuming
+
+    moved, move = [], slicedet.resuming.move
+
+    def stop(written, target):
+        if len(moved) == at:
+            raise KeyboardInterrupt
+        moved.append(target)
+        move(written, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slicedet.resuming, "move", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(big, tmp_path / "out", Spots())
+    assert len(moved) == at
+    (tmp_path / "out/big.geojson").write_text("mine")
+    with pytest.raises(OutputError, match=r"big\.geojson: exists already"):
+        predict(big, tmp_path / "out", Spots())
+    assert (tmp_path / "out/big.geojson").read_text() == "mine"
+    (tmp_path / "out/big.geojson").unlink()
+    predict(big, tmp_path / "out", Spots())
+    plainly(big, tmp_path / "unbroken")
+    assert tree(tmp_path / "out", records=False) == tree(tmp_path / "unbroken", records=False)
+
+
 def test_what_could_not_be_written_is_written_without_running_again(big, tmp_path, monkeypatch):
     import slicedet.outputs.vector
 

@@ -39,6 +39,10 @@ HIDDEN = ".slicedet"
 """Folder of manifests, locks and unfinished files in a results folder."""
 
 
+_OF_ALL = frozenset(["detections", "summary"])
+"""Stems of the files over all images, which lie where the results of the first folder's images do."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """The part of a list that one machine takes: number `index` of `count`, from 1. Raises InvalidSetting."""
@@ -94,9 +98,10 @@ def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
     names = {(path.parent, path.name) for path in found}
     items = []
     for position, path in enumerate(found):
+        place = path.relative_to(folder)
         # Two images of one stem, such as a.jpg and a.tif, would share their results' names.
         alone = stems[path.parent, path.stem] == 1 and (path.parent, path.stem) not in names
-        place = path.relative_to(folder)
+        alone = alone and not (place.parent == Path() and path.stem.lower() in _OF_ALL)
         items.append(Item(position, path, plain(place.as_posix()), place.parent, path.stem if alone else path.name))
     return items
 

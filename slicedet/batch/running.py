@@ -15,11 +15,12 @@ from slicedet.batch.results import Report, Result
 from slicedet.batch.space import Space, check_summaries, manifest_path
 from slicedet.conditions import conditions
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of
-from slicedet.errors import CorruptFile, OutputError, SlicedetError, SlicedetWarning, UnreadableImage
+from slicedet.errors import CorruptFile, InvalidSetting, OutputError, SlicedetError, SlicedetWarning, UnreadableImage
 from slicedet.manifest import DONE, Entry, Files, Stamp
 from slicedet.outputs import save
+from slicedet.outputs.files import check_apart
 from slicedet.outputs.provenance import save_provenance
-from slicedet.outputs.targets import Targets, check_apart
+from slicedet.outputs.targets import Targets
 from slicedet.pipeline import Resources, Settings, Task, run_all
 from slicedet.prediction import Prediction
 from slicedet.publishing import make_folder
@@ -38,8 +39,8 @@ class Batch:
     overwrite: replace files that no run of this batch has written. restart: forget and remove what earlier runs wrote.
     shard: the part of the images to run; a part leaves the files over all images to `collect`.
     Nothing is written, not even a folder, before `run`.
-    Raises UnreadableImage where there is no image, InvalidSetting for an unknown format, OutputError where results
-    cannot be written or are there already, without a manifest.
+    Raises UnreadableImage where there is no image, InvalidSetting for an unknown format or an empty pattern,
+    OutputError where results cannot be written or are there already, without a manifest.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Batch:
         self.overwrite = overwrite
         self.restart = restart
         self.shard = shard or Shard()
+        if "" in pattern:
+            raise InvalidSetting("pattern '': expected a glob of file names, such as '*.tif'")
         everything = listing(folder, pattern, output)
         if not everything:
             wanted = f" that matches {', '.join(pattern)}" if pattern else ""
@@ -201,8 +204,8 @@ class _Run:
             make_folder(self._space.output / item.folder)
             names = [(item.folder / path.name).as_posix() for path in self._paths(item, scene, self._space.staging)]
             for name in names:
-                check_apart(self._space.output / name, self._settings.roi)
-            self._space.check(names, self._entry(item).files, scene.source)
+                check_apart(self._space.output / name, scene, self._settings.roi)
+            self._space.check(names, self._entry(item).files)
             self._manifest.begin(item.name, stamp)
         except BaseException:
             scene.close()

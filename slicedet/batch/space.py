@@ -66,10 +66,10 @@ class Space:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
-    def check(self, names: Sequence[str], own: Files, source: str | None = None) -> None:
+    def check(self, names: Sequence[str], own: Files) -> None:
         """Raises OutputError where one of these files, relative to the folder, cannot be written."""
         for name in names:
-            check_target(self.output / name, self.overwrite or name in own, source)
+            check_target(self.output / name, self.overwrite or name in own)
 
     def slot(self, number: int) -> Path:
         """An empty folder below `staging`, the same for the same number: making and removing them takes time."""

@@ -16,7 +16,7 @@ import numpy as np
 from slicedet import outputs
 from slicedet.compat.inputs import TIFF, Image, file_name, read_whole
 from slicedet.detections import Detections
-from slicedet.outputs.files import check_target, staged, write_errors
+from slicedet.outputs.files import check_apart, staged, write_errors
 from slicedet.outputs.overlay import picture
 from slicedet.prediction import Prediction
 
@@ -109,7 +109,7 @@ class DetResult(UserDict[str, Any]):
             with scene:
                 outputs.save(self._as_changed(), target, overwrite=True)
             return
-        check_target(target, True, scene.source)
+        check_apart(target, scene)
         encoded = io.BytesIO()
         self.img["res"].save(encoded, format)
         with staged(target, overwrite=True) as path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.decoding import above
+from slicedet.detectors.decoding import just_above
 from slicedet.errors import InvalidSetting
 
 Threshold = float | Mapping[int, float]
@@ -30,7 +30,7 @@ def least_scores(threshold: Threshold, categories: Sequence[str]) -> NDArray[np.
         numbers = {id: _number(threshold.get(id, REST)) for id in range(len(categories))}
     else:
         numbers = dict.fromkeys(range(len(categories)), _number(threshold))
-    return np.array([above(number) for number in numbers.values()], np.float32)
+    return np.array([just_above(number) for number in numbers.values()], np.float32)
 
 
 def by_name(least: NDArray[np.float32], categories: Sequence[str]) -> dict[str, float]:

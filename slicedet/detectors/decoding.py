@@ -48,7 +48,7 @@ def decoded(config: ModelConfig, outputs: Iterable[Sequence[Floats]], threshold:
         found = candidates(config, rows, threshold)
         return found[best_first(found.scores, found.boxes, found.category_ids)]
     lowest = threshold if config.box_voting is None else VOTERS * threshold
-    upright, *turned = [candidates(config, look, max(lowest, above(nms.score_threshold))) for look in outputs]
+    upright, *turned = [candidates(config, look, max(lowest, just_above(nms.score_threshold))) for look in outputs]
     found = Detections.concatenate([upright, *(turned_back(each, config.input.size) for each in turned)])
     kept = suppressed(found, nms)
     return kept if config.box_voting is None else voted(kept[kept.scores >= threshold], found, config.box_voting)
@@ -116,7 +116,7 @@ def suppressed(found: Detections, nms: NmsConfig) -> Detections:
         order = order[np.sort(by_class[rank < nms.top_k])]
     rank = np.arange(len(order))
     groups = found.category_ids[order].astype(np.int64)
-    owner, _ = Claims("iou", above(nms.iou)).make(found.boxes[order].astype(np.float64), groups, rank)
+    owner, _ = Claims("iou", just_above(nms.iou)).make(found.boxes[order].astype(np.float64), groups, rank)
     return found[order[owner == rank][: nms.keep]]
 
 
@@ -136,6 +136,6 @@ def voted(kept: Detections, found: Detections, iou: float) -> Detections:
     return kept.replace(boxes=elected)
 
 
-def above(threshold: float) -> float:
+def just_above(threshold: float) -> float:
     """The least float32 greater than a threshold, for what is compared with it by >=."""
     return float(np.nextafter(np.float32(threshold), np.float32(2)))

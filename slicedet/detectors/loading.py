@@ -17,6 +17,7 @@ from slicedet.detectors.protocol import Detector, check_score
 from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning, UnknownModel
 from slicedet.models import cache, catalogue, paddle_folder
 from slicedet.models.config import DEFAULT_THRESHOLD, ModelConfig, at_size
+from slicedet.models.paddle_folder import PaddleModel
 from slicedet.tiling import parse_slice
 
 _WEIGHTS = (".onnx", ".xml", ".bin", ".pdparams", ".pdiparams", ".pt", ".pth")
@@ -70,8 +71,11 @@ def load_detector(
         raise InvalidSetting(f"engine {engine!r}: expected auto, {', '.join(ENGINES)}")
     if precision not in ("auto", *PRECISIONS):
         raise InvalidSetting(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
-    if streams is not None and streams < 1:
-        raise InvalidSetting(f"streams {streams}: expected at least 1")
+    if not isinstance(device, str):
+        raise InvalidSetting(f"device {device!r}: expected a name, such as 'cpu' or 'gpu:0'")
+    if streams is not None and (not isinstance(streams, int) or streams < 1):
+        raise InvalidSetting(f"streams {streams!r}: expected a whole number, at least 1")
+    device = device.lower()
     size = None if input_size is None else parse_slice(input_size)
     choice = EngineChoice(engine, precision, streams)
     if precision == "auto":
@@ -95,13 +99,12 @@ def _network(
     def onnx_engine(path: Path, config: ModelConfig) -> Engine:
         return _engine(choice, path, config, device)
 
-    engine, precision = choice.engine, choice.precision
-    config, path = _located(model, weights, engine, size)
+    config, path = _located(model, weights, choice.engine, size)
     if config is None:
-        return from_folder(path, engine, device, precision, threshold, onnx_engine, size)
+        return from_folder(path, choice, device, threshold, onnx_engine, size)
     if path.suffix == ".pdparams":
-        return from_pdparams(config, path, engine, device, precision, threshold, onnx_engine, size)
-    if engine == "paddle":
+        return from_pdparams(config, path, choice, device, threshold, onnx_engine, size)
+    if choice.engine == "paddle":
         raise InvalidSetting(f"{path}: the paddle engine reads folders of Paddle models and .pdparams")
     provenance = {"weights": path.name, "weights_sha256": cache.digest(path)}
     if config.input.dynamic:
@@ -143,7 +146,7 @@ def circumstances_of(
     """
     config, path = _located(model, weights, "auto", size)
     if config is None:
-        folder = paddle_folder.read(path)
+        folder = _read_quietly(path)
         config, path = folder.config, folder.params_path
     return circumstances(config.name, cache.digest(path), device)
 
@@ -175,8 +178,15 @@ def default_threshold(model: str) -> float:
     if plugins(model):
         return DEFAULT_THRESHOLD
     if Path(model).is_dir() and model not in catalogue.names() and not (Path(model) / catalogue.IN_FOLDER).is_file():
-        return paddle_folder.read(Path(model)).config.threshold
+        return _read_quietly(Path(model)).config.threshold
     return _configuration(model).threshold
+
+
+def _read_quietly(folder: Path) -> PaddleModel:
+    """A folder that is only asked what it is: what there is to warn of is said when it is loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelWarning)
+        return paddle_folder.read(folder)
 
 
 def _configuration(model: str) -> ModelConfig:

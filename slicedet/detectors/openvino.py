@@ -44,27 +44,28 @@ class OpenVinoEngine:
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
         if streams is not None:
             hints["NUM_STREAMS"] = str(streams)
-        compiled = core.compile_model(_normalised(model, names[0], config), device.upper(), hints)
+        self._compiled = core.compile_model(_normalised(model, names[0], config), device.upper(), hints)
         self._outputs = len(model.outputs)
-        at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        # While some run, as many wait, so that none of the streams does.
-        self._requests = [compiled.create_infer_request() for _ in range(2 * at_once)]
-        for request in self._requests:
-            for name in names[1:]:
-                request.get_tensor(name).data[:] = 1
-        self._image = names[0]
+        self._at_once = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._image, *self._ones = names
+        self._idle = [self._new_requests()]
         self.provenance: dict[str, Any] = {
             "engine": "openvino",
             "engine_version": openvino.__version__,
             "device": device,
             "precision": precision,
-            "streams": at_once,
+            "streams": self._at_once,
         }
 
     def stream(self, images: Iterable[Image]) -> Iterator[Outputs]:
         """Outputs of each image, uint8 RGB [height, width, 3] of the network's input size, in order; several run while
-        more are drawn. The arrays are overwritten once the next are asked for."""
-        idle, running = deque(self._requests), deque[Any]()
+        more are drawn. The arrays are overwritten once the next are asked for. Several streams may be open at once."""
+        # Each has requests of its own: one shared by two would answer one of them with what the other asked.
+        try:
+            requests = self._idle.pop()
+        except IndexError:
+            requests = self._new_requests()
+        idle, running = deque(requests), deque[Any]()
         try:
             for image in images:
                 if not idle:
@@ -83,6 +84,15 @@ class OpenVinoEngine:
                 request.cancel()
                 with suppress(RuntimeError):  # That it was cancelled.
                     request.wait()
+            self._idle.append(requests)
+
+    def _new_requests(self) -> list[Any]:
+        # While some run, as many wait, so that none of OpenVINO's streams does.
+        requests = [self._compiled.create_infer_request() for _ in range(2 * self._at_once)]
+        for request in requests:
+            for name in self._ones:
+                request.get_tensor(name).data[:] = 1
+        return requests
 
     def _answer(self, request: Any) -> Outputs:
         request.wait()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,7 @@ class PaddleEngine:
         if precision != "f32":
             raise InvalidSetting(f"precision {precision}: the paddle engine runs f32 only")
         self._predictor = _predictor(model.program_path, model.params_path, device)
+        self._running = threading.Lock()
         names = self._predictor.get_input_names()
         if unknown := [name for name in names if name not in _INPUTS]:
             raise ModelMismatch(f"{model.program_path}: input {unknown[0]!r} is none of {', '.join(_INPUTS)}")
@@ -75,9 +80,9 @@ class PaddleEngine:
             "scale_factor": np.ones((len(images), 2), np.float32),
             "im_shape": np.tile(np.array([height, width], np.float32), (len(images), 1)),
         }
-        return self._split(
-            _outputs(self._predictor, {name: values[name] for name in self._ports}, self._path), len(images)
-        )
+        with self._running:
+            outputs = _outputs(self._predictor, {name: values[name] for name in self._ports}, self._path)
+        return self._split(outputs, len(images))
 
     def _split(self, outputs: list[NDArray[Any]], count: int) -> list[Outputs]:
         """The outputs of each image of a batch."""
@@ -126,6 +131,7 @@ def _outputs(predictor: Any, values: Mapping[str, NDArray[Any]], program: Path) 
 def import_paddle() -> Any:
     """The paddle package, whose import warns of compilers nobody needs here, and whose C++ of what it does not do."""
     os.environ.setdefault("GLOG_minloglevel", "2")
+    first = "paddle" not in sys.modules
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -133,6 +139,11 @@ def import_paddle() -> Any:
             import paddle.inference
     except ImportError as error:
         raise MissingDependency("Paddle models need: pip install paddlepaddle") from error
+    if first:
+        # Its own answer to SIGTERM is a stack of C++, whatever Python was to do.
+        paddle.disable_signal_handler()
+        with suppress(ValueError):  # Not the main thread, which alone may do this.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
     return paddle
 
 

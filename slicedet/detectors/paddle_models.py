@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from slicedet.detectors.choice import EngineChoice
 from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
 from slicedet.models import conversion, network_folder, paddle_folder
@@ -23,9 +24,8 @@ Source = Callable[[], AbstractContextManager[PaddleModel]]
 
 def from_folder(
     folder: Path,
-    engine: str,
+    choice: EngineChoice,
     device: str,
-    precision: str,
     threshold: float,
     onnx_engine: OnnxEngine,
     size: tuple[int, int] | None,
@@ -36,18 +36,15 @@ def from_folder(
         model = replace(model, config=at_size(model.config, size))
     hashes = [digest(path) for path in (model.program_path, model.params_path)]
     provenance = {"weights": model.params_path.name, "weights_sha256": hashes[1], "program_sha256": hashes[0]}
-    config, runs = _engine(
-        lambda: nullcontext(model), model.config, model.cut, hashes, engine, device, precision, onnx_engine
-    )
+    config, runs = _engine(lambda: nullcontext(model), model.config, model.cut, hashes, choice, device, onnx_engine)
     return NetworkDetector(config, runs, threshold, provenance)
 
 
 def from_pdparams(
     config: ModelConfig,
     weights: Path,
-    engine: str,
+    choice: EngineChoice,
     device: str,
-    precision: str,
     threshold: float,
     onnx_engine: OnnxEngine,
     size: tuple[int, int] | None,
@@ -63,7 +60,7 @@ def from_pdparams(
             yield network_folder.save(network_folder.built(config, weights), config, Path(folder))
 
     keys = [weights_hash, json.dumps([config.network, len(config.categories), asdict(config.input)], sort_keys=True)]
-    _, runs = _engine(source, whole, whole, keys, engine, device, precision, onnx_engine)
+    _, runs = _engine(source, whole, whole, keys, choice, device, onnx_engine)
     return NetworkDetector(whole, runs, threshold, {"weights": weights.name, "weights_sha256": weights_hash})
 
 
@@ -72,16 +69,15 @@ def _engine(
     whole: ModelConfig,
     cut: ModelConfig | None,
     keys: list[str],
-    engine: str,
+    choice: EngineChoice,
     device: str,
-    precision: str,
     onnx_engine: OnnxEngine,
 ) -> tuple[ModelConfig, Engine]:
     """The engine, and what the model is to it: `whole` by Paddle, unless boxes vote; `cut`, without suppression, by the
     others."""
-    automatic = engine == "auto"
-    if engine == "paddle" or (automatic and device != "cpu"):
-        return _by_paddle(source, whole, cut, device, precision)
+    automatic = choice.engine == "auto"
+    if choice.engine == "paddle" or (automatic and device != "cpu"):
+        return _by_paddle(source, whole, cut, device, choice.precision)
     try:
         if cut is None:
             raise conversion.ConversionFailed(f"{whole.name}: only programs in the .json format are converted")
@@ -94,7 +90,7 @@ def _engine(
             raise
     except conversion.ConversionFailed as error:
         warnings.warn(f"{error}; the paddle engine runs it", ModelWarning, stacklevel=2)
-    return _by_paddle(source, whole, cut, device, precision)
+    return _by_paddle(source, whole, cut, device, choice.precision)
 
 
 def _by_paddle(

@@ -14,6 +14,7 @@ from sahi.auto_model import MODEL_TYPE_TO_MODEL_CLASS_NAME
 from sahi.models.base import DetectionModel
 from sahi.prediction import ObjectPrediction
 
+from slicedet.boxes import clip
 from slicedet.detections import Detections
 from slicedet.detectors.loading import load_detector
 from slicedet.detectors.protocol import Detector
@@ -157,7 +158,7 @@ class SlicedetModel(DetectionModel):
                     full_shape=shape,
                 )
                 for box, score, category in zip(
-                    _inside(found.boxes, size).tolist(), found.scores, found.category_ids, strict=True
+                    clip(found.boxes, size[1], size[0]).tolist(), found.scores, found.category_ids, strict=True
                 )
                 if score >= self.confidence_threshold and box[0] < box[2] and box[1] < box[3]
             ]
@@ -165,13 +166,6 @@ class SlicedetModel(DetectionModel):
                 self._original_predictions, self._original_shapes or [], shifts, shapes, strict=True
             )
         ]
-
-
-def _inside(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Boxes cut to an image [H, W, 3], as SAHI's own models do."""
-    from slicedet.boxes import clip
-
-    return clip(boxes, shape[1], shape[0])
 
 
 def _per_image(values: Any, count: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -235,9 +236,10 @@ def check(config: ModelConfig) -> None:
             and output.reg_max > 0
         ),
         "nms: needed for this layout": nms is not None or output.layout == "rows",
-        "nms: expected score_threshold and iou in 0..1, top_k and keep above 0": nms is None
+        "nms: expected score_threshold and iou in 0..1, top_k and keep whole numbers above 0": nms is None
         or (
-            _numbers((nms.score_threshold, nms.iou, nms.top_k, nms.keep), 4)
+            _numbers((nms.score_threshold, nms.iou), 2)
+            and _numbers((nms.top_k, nms.keep), 2, whole=True)
             and 0 <= nms.score_threshold < 1
             and 0 < nms.iou <= 1
             and min(nms.top_k, nms.keep) > 0
@@ -288,5 +290,5 @@ def _numbers(values: Any, count: int, whole: bool = False) -> bool:
     return (
         isinstance(values, tuple)
         and len(values) == count
-        and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+        and all(isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) for value in values)
     )

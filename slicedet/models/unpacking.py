@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -17,6 +18,13 @@ from slicedet.errors import CorruptFile, UnsafeFile
 MAX_FILES = 1000
 MAX_BYTES = 4 << 30
 """No model comes near these; an archive that does is made to fill the disk."""
+
+MAX_PADDING = 1 << 20
+"""Bytes after the end of a tar archive, which fills its last record with zeros."""
+
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+"""What a damaged archive makes of the packages that read it, besides OSErrors without a number."""
 
 
 class _Entry:
@@ -43,7 +51,9 @@ def unpack(archive: Path, folder: Path) -> None:
             _extract(archive, content)
         except _Unsafe as error:
             raise UnsafeFile(f"{archive}: refused: {error}") from error
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # The disk's, not the archive's: decompressors give none.
+                raise
             raise CorruptFile(f"{archive}: not a whole archive ({' '.join(str(error).split())})") from error
         top = list(content.iterdir())
         (top[0] if len(top) == 1 and top[0].is_dir() else content).rename(folder)
@@ -134,6 +144,11 @@ def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:
     stream.seek(archive.offset)
     if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise ValueError("unexpected end of data")
+    # The checksum of what is compressed comes after all of it.
+    for _ in range(MAX_PADDING // tarfile.RECORDSIZE):
+        if not stream.read(tarfile.RECORDSIZE):
+            return
+    raise _Unsafe("it goes on after its end")
 
 
 def _shown(path: str) -> str:

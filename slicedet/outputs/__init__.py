@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slicedet.errors import InvalidSetting, NotGeoreferenced, UntransformableCRS
-from slicedet.outputs.files import check_target, staged
-from slicedet.outputs.provenance import save_provenance
+from slicedet.outputs.files import check_apart, check_target, staged
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -26,7 +25,6 @@ __all__ = [
     "default_name",
     "format_of",
     "save",
-    "save_provenance",
     "to_geopandas",
 ]
 
@@ -103,15 +101,17 @@ def default_format(scene: Scene) -> str:
     return "geojson"
 
 
-def check(scene: Scene, path: str | Path, overwrite: bool = False) -> None:
+def check(scene: Scene, path: str | Path, overwrite: bool = False, roi: str | Path | None = None) -> None:
     """Whether the detections of `scene` can be written to `path`, to be asked before they are made.
 
+    roi: the region of interest that was searched.
     Raises InvalidSetting for an unknown suffix; OutputError where the folder does not exist or is not writable, or the
-    file exists and `overwrite` is not set, or is the image itself; NotGeoreferenced or UntransformableCRS where the
-    format needs coordinates that the scene does not have.
+    file exists and `overwrite` is not set, or is the image or the region of interest itself; NotGeoreferenced or
+    UntransformableCRS where the format needs coordinates that the scene does not have.
     """
     format = FORMATS[format_of(path)]
-    check_target(Path(path), overwrite, scene.source)
+    check_apart(Path(path), scene, roi)
+    check_target(Path(path), overwrite)
     if format.coordinates == "lonlat":
         _check_lonlat(scene)
     elif format.coordinates and scene.georeference is None:
@@ -127,7 +127,7 @@ def save(prediction: Prediction, path: str | Path, overwrite: bool = False) -> l
     Raises the errors of `check`, and OutputError where writing fails.
     """
     target = Path(path)
-    check(prediction.scene, target, overwrite)
+    check(prediction.scene, target, overwrite, prediction.run.get("settings", {}).get("roi"))
     format = FORMATS[format_of(target)]
     style = target.with_suffix(".qml")
     styled = format.styled and (overwrite or not style.exists())

@@ -8,15 +8,33 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slicedet.errors import OutputError
+
+if TYPE_CHECKING:
+    from slicedet.raster.scene import Scene
 
 _WRITERS = {"pyarrow", "pyogrio", "rasterio"}
 """Packages whose exceptions mean that a file could not be written. GDAL's come from pyogrio and rasterio."""
 
 
-def check_target(target: Path, overwrite: bool, source: str | None = None) -> None:
-    """Raises OutputError where `target` cannot be written, exists already, or is the image `source` itself."""
+def check_apart(target: Path, scene: Scene, roi: str | Path | None = None) -> None:
+    """Raises OutputError where `target` is the image, or a file that it is read from, or the region of interest: these
+    are never overwritten."""
+    if not os.path.lexists(target):
+        return
+    kept = dict.fromkeys(scene.files, "the image itself")
+    if roi is not None:
+        kept[Path(roi)] = "the region of interest itself"
+    for path, what in kept.items():
+        with suppress(OSError):
+            if os.path.samefile(target, path):
+                raise OutputError(f"{target}: is {what}; choose another name")
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises OutputError where `target` cannot be written, or exists already."""
     folder = target.parent
     with write_errors(target, folder):  # The name may be too long, a folder above be closed.
         if not folder.exists():
@@ -27,13 +45,7 @@ def check_target(target: Path, overwrite: bool, source: str | None = None) -> No
             raise OutputError(f"{target}: is a folder; give the name of a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable")
-    if not os.path.lexists(target):
-        return
-    if source is not None:
-        with suppress(OSError):
-            if os.path.samefile(target, source):
-                raise OutputError(f"{target}: is the image itself; choose another name")
-    if not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise OutputError(f"{target}: exists already; choose another name, or allow overwriting (--overwrite)")
 
 

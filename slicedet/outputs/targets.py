@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slicedet.errors import InvalidSetting, OutputError
+from slicedet.errors import InvalidSetting
 from slicedet.outputs import check, default_format, default_name, format_of, save
 from slicedet.outputs.provenance import save_provenance
 
@@ -61,13 +60,12 @@ class Targets:
         if self.folder is not None:
             names = self.formats or [default_format(scene)]
             paths += [self.folder / default_name(stem or scene.stem, name) for name in names]
+        paths = list({path.absolute(): path for path in reversed(paths)}.values())[::-1]
         for path in paths:
-            if self._taken.setdefault(path, scene.source) != scene.source:
-                raise InvalidSetting(
-                    f"{path}: the results of {self._taken[path]} and {scene.source} would share this name"
-                )
-            check_apart(path, self._roi)
-            check(scene, path, self.overwrite)
+            before = self._taken.setdefault(path.absolute(), scene.source)
+            if before != scene.source:
+                raise InvalidSetting(f"{path}: the results of {before} and {scene.source} would share this name")
+            check(scene, path, self.overwrite, self._roi)
         return paths
 
     def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
@@ -75,13 +73,6 @@ class Targets:
         written = [file for path in paths for file in save(prediction, path, self.overwrite)]
         record = save_provenance(prediction.run, record_path(paths[0], self.overwrite), self.overwrite)
         return list(dict.fromkeys([*written, record]))
-
-
-def check_apart(path: Path, roi: str | Path | None) -> None:
-    """Raises OutputError where a result would replace the region of interest, which is its user's own."""
-    with suppress(OSError):
-        if roi is not None and os.path.samefile(path, roi):
-            raise OutputError(f"{path}: is the region of interest itself; choose another name")
 
 
 def record_path(path: Path, overwrite: bool) -> Path:

@@ -79,7 +79,17 @@ def predict(
     """
     rule = merge if isinstance(merge, MergeRule) else MergeRule(merge)
     settings = Settings(
-        slice, overlap, rule, threshold, classes, gsd, roi, full_image, skip_unreadable, skip_flat, keep_views
+        slice=slice,
+        overlap=overlap,
+        merge=rule,
+        threshold=threshold,
+        classes=classes,
+        gsd=gsd,
+        roi=roi,
+        full_image=full_image,
+        skip_unreadable=skip_unreadable,
+        skip_flat=skip_flat,
+        keep_views=keep_views,
     )
     if isinstance(source, Scene):
         return run(source, detector, settings, progress, resources)

@@ -54,5 +54,5 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch", self.batch)):
-            if value < 1:
-                raise InvalidSetting(f"{name} {value}: expected at least 1")
+            if not isinstance(value, int) or value < 1:
+                raise InvalidSetting(f"{name} {value!r}: expected a whole number, at least 1")

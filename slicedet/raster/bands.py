@@ -30,7 +30,8 @@ class Bands:
 def choose(dataset: DatasetReader, asked: Sequence[int] | None, name: str) -> Bands:
     """The bands to show: those asked for, else RGB by colour interpretation, else 1-2-3; a single band becomes grey.
 
-    Raises InvalidBands where the raster has none, has not those asked for, or holds complex numbers.
+    Raises InvalidBands where the raster has none, has not those asked for, holds complex numbers, or
+    those shown are of several types.
     """
     if not dataset.count:
         inside = f"; open one of its subdatasets, such as {dataset.subdatasets[0]}" if dataset.subdatasets else ""
@@ -50,6 +51,10 @@ def choose(dataset: DatasetReader, asked: Sequence[int] | None, name: str) -> Ba
         numbers = tuple(colours[:3] if len(colours) >= 3 else (colours or [1])[:1])
     if any(dataset.dtypes[number - 1].startswith("complex") for number in numbers):
         raise InvalidBands(f"{name}: complex pixels; convert them to amplitude first")
+    types = dict.fromkeys(dataset.dtypes[number - 1] for number in numbers)
+    if len(types) > 1:
+        shown = ", ".join(map(str, numbers))
+        raise InvalidBands(f"{name}: bands {shown} are of several types ({', '.join(types)}); name bands of one type")
     if (
         len(numbers) == 1
         and meaning[numbers[0] - 1] == ColorInterp.palette

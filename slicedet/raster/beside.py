@@ -7,7 +7,7 @@ from pathlib import Path
 import rasterio
 from rasterio.errors import RasterioError
 
-from slicedet.raster.source import quiet
+from slicedet.raster.source import is_local, is_remote, quiet
 
 _APPENDED = (".aux.xml", ".msk", ".ovr")
 """To the whole name: `a.tif.ovr`."""
@@ -16,8 +16,11 @@ _APPENDED = (".aux.xml", ".msk", ".ovr")
 def companions(path: str | Path) -> list[Path]:
     """Where GDAL looks besides the image itself, files that may or may not be there.
 
-    Of a .vrt these are also the sources that are there, none if it cannot be read.
+    Of a .vrt these are also the sources that are there, of a GDAL name such as NETCDF:a.nc:red the files it stands for;
+    none of these if it cannot be read.
     """
+    if not is_local(str(path)):
+        return files_behind(path)
     path = Path(path)
     names = [path.name + suffix for suffix in _APPENDED]
     if kind := path.suffix[1:]:
@@ -25,13 +28,27 @@ def companions(path: str | Path) -> list[Path]:
         names += [path.stem + "." + written for world in worlds for written in (world, world.upper())]
     found = [path.with_name(name) for name in dict.fromkeys(names)]
     if kind.lower() == "vrt":
-        found += [each for each in _sources(path) if each != path and each not in found]
+        found += [each for each in files_behind(path) if each != path and each not in found]
     return found
 
 
-def _sources(path: Path) -> list[Path]:
+def files_behind(source: str | Path) -> list[Path]:
+    """The local files that an image is read from, as GDAL lists them, with all that virtual ones lead to; none where it
+    cannot be read, or lies on a server."""
+    found: dict[str, None] = {}
+    ahead = [str(source)]
+    while ahead:
+        names = [name for name in _listed(ahead.pop()) if name not in found]
+        found |= dict.fromkeys(names)
+        ahead += [name for name in names if name.lower().endswith(".vrt")]
+    return [Path(name) for name in found]
+
+
+def _listed(source: str) -> list[str]:
+    if is_remote(source):
+        return []
     try:
-        with quiet(), rasterio.open(path) as dataset:
-            return [Path(name) for name in dataset.files]
+        with quiet(), rasterio.open(source) as dataset:
+            return [name for name in dataset.files if not is_remote(name)]
     except RasterioError:
         return []

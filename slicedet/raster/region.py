@@ -128,14 +128,23 @@ def _in_pixels(polygons: Any, crs: Any, place: Georeference, frame: Any) -> Any:
 
     to_scene = transformer(crs, place.crs)
     surroundings = _surroundings(to_scene, place, frame)
-    polygons = shapely.intersection(shapely.make_valid(polygons), surroundings)
+    polygons = shapely.make_valid(polygons)
+    if _in_degrees(to_scene.source_crs):
+        # The scene's longitudes may run from 0 to 360, those of the file from -180 to 180, or the other way round.
+        turns = [shapely.transform(polygons, lambda points, turn=turn: points + turn) for turn in _TURNS]
+        polygons = np.concatenate(turns)
+    polygons = shapely.intersection(polygons, surroundings)
     west, south, east, north = shapely.total_bounds(polygons)
     if np.isfinite(west):
         polygons = shapely.segmentize(polygons, max(east - west, north - south) / _SEGMENTS)
     to_pixels = ~place.transform
+    middle = place.from_pixels(np.array(shapely.centroid(frame).coords[0]))[0]
 
     def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(to_pixels @ to_scene.transform(points[:, 0], points[:, 1]), axis=-1)
+        x, y = to_scene.transform(points[:, 0], points[:, 1])
+        if _in_degrees(to_scene.target_crs):
+            x = x + 360 * np.rint((middle - x) / (360 + 1e-6))
+        return np.stack(to_pixels @ (x, y), axis=-1)
 
     return shapely.make_valid(shapely.transform(polygons, pixels))
 
@@ -151,5 +160,16 @@ def _surroundings(to_scene: Any, place: Georeference, frame: Any) -> Any:
     west, south, east, north = to_scene.transform_bounds(*bounds, direction="INVERSE")
     if west > east:
         west, east = -180.0, 180.0  # Across the antimeridian.
-    margin_x, margin_y = (east - west) / 10, (north - south) / 10
-    return shapely.box(west - margin_x, south - margin_y, east + margin_x, north + margin_y)
+    middle, margin_x, margin_y = (west + east) / 2, (east - west) / 10, (north - south) / 10
+    # Beyond half the Earth on either side, it begins again.
+    most = 180 if _in_degrees(to_scene.source_crs) else np.inf
+    west, east = max(west - margin_x, middle - most), min(east + margin_x, middle + most)
+    return shapely.box(west, south - margin_y, east, north + margin_y)
+
+
+def _in_degrees(crs: Any) -> bool:
+    return crs is not None and bool(crs.is_geographic)
+
+
+_TURNS = np.array([[-360.0, 0.0], [0.0, 0.0], [360.0, 0.0]])
+"""By which longitudes may differ and mean the same place."""

@@ -17,6 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from slicedet.errors import EmptyImage, UnreadableWindow, UntransformableCRS
 from slicedet.raster import bands as band_choice
 from slicedet.raster import stretch as stretching
+from slicedet.raster.beside import files_behind
 from slicedet.raster.georeference import Georeference
 from slicedet.raster.orientation import Orientation, Window, exif_value
 from slicedet.raster.source import Source, is_remote, mask_kind
@@ -89,6 +90,11 @@ class Scene:
         """File name without its suffix, from which the names of outputs are made."""
         return Path(self.name).stem
 
+    @cached_property
+    def files(self) -> list[Path]:
+        """The local files that it is read from; none of an array, or of what lies on a server."""
+        return [] if self._source.is_array else files_behind(self.source)
+
     @property
     def band_numbers(self) -> tuple[int, ...]:
         """Bands shown, from 1: three for red, green, blue, or one for grey."""
@@ -136,6 +142,7 @@ class Scene:
         # One decimated read does, save where it meets a broken block, or steps over nearly all that is valid.
         for windows, step in (([(0, 0, width, height)], shrink), (pieces, shrink), (pieces, 1.0)):
             parts: list[NDArray[np.generic]] = []
+            count = 0
             for window in windows:
                 size = tuple(max(1, round(edge / step)) for edge in window[2:])
                 try:
@@ -144,7 +151,8 @@ class Scene:
                     trouble = error
                     continue
                 parts.append(pixels.reshape(len(pixels), -1) if valid is None else pixels[:, valid])
-                if sum(part.shape[1] for part in parts) >= SAMPLE_EDGE**2:
+                count += parts[-1].shape[1]
+                if count >= SAMPLE_EDGE**2:
                     break
             found = np.concatenate(parts, axis=1) if parts else found
             if found is not None and found.shape[1] >= SAMPLE_ENOUGH:
@@ -156,10 +164,6 @@ class Scene:
     def read(self, window: Window, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Pixels of a window as uint8 RGB [h, w, 3]. As `read_masked`, without the mask."""
         return self.read_masked(window, size)[0]
-
-    def valid(self, window: Window, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-        """Where a window has data, bool [h, w]; None means everywhere. As `read_masked`, without the pixels."""
-        return self.read_masked(window, size)[1]
 
     def read_masked(
         self, window: Window, size: tuple[int, int] | None = None
@@ -201,11 +205,13 @@ class Scene:
         place = RasterWindow(*window)
         shape = (size[1], size[0])
         with self._source.reading(place) as dataset:
-            pixels = dataset.read(
-                list(self._bands.numbers), window=place, out_shape=(len(self._bands), *shape), resampling=resampling
-            )
+            bands, every = list(self._bands.numbers), (len(self._bands), *shape)
+            pixels = dataset.read(bands, window=place, out_shape=every, resampling=resampling)
             valid = None
-            if self.mask != "none":
+            if self.mask == "nodata":  # The mask of the dataset would have every band read, also those not shown.
+                masks = dataset.read_masks(bands, window=place, out_shape=every, resampling=Resampling.nearest)
+                valid = masks.any(axis=0)
+            elif self.mask != "none":
                 valid = dataset.dataset_mask(window=place, out_shape=shape, resampling=Resampling.nearest) > 0
         if self._bands.palette is not None:
             rgba = self._bands.palette[pixels[0]]

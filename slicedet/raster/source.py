@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import url2pathname
 
 import numpy as np
 import rasterio
@@ -60,7 +61,7 @@ class Source:
                 masked = np.ma.getmaskarray(source).reshape(*source.shape[:2], -1)
                 self.valid = Source(np.logical_not(masked.all(axis=2)).astype(np.uint8))
         elif isinstance(source, str | Path):
-            self._gdal_name = str(source)
+            self._gdal_name = _without_scheme(str(source))
             self.name = shown(self._gdal_name)
             _check_local(self._gdal_name)
         else:
@@ -156,7 +157,7 @@ class Source:
         if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
             palette = dataset.colorinterp[0].name == "palette"
             resampling = Resampling.nearest if palette else Resampling.bilinear
-            return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=mask_kind(dataset) == "none")
+            return WarpedVRT(dataset, crs=crs, resampling=resampling, add_alpha=mask_kind(dataset) in ("none", "mask"))
         return dataset
 
     def _gdal_options(self) -> dict[str, Any]:
@@ -183,6 +184,10 @@ class Pixels:
         """Pixels [bands, h, w], or [h, w] of one band."""
         return self._source.read(lambda handle: handle.read(*arguments, **options))
 
+    def read_masks(self, *arguments: Any, **options: Any) -> NDArray[np.uint8]:
+        """Where bands have data, uint8 [bands, h, w], 0 where they have none."""
+        return self._source.read(lambda handle: handle.read_masks(*arguments, **options))
+
     def dataset_mask(self, **options: Any) -> NDArray[np.uint8]:
         """Where there is data, uint8 [h, w], 0 where there is none."""
         if self._source.valid is not None:
@@ -199,6 +204,11 @@ def mask_kind(dataset: Any) -> str:
         if flag in flags:
             return kind
     return "none"
+
+
+def _without_scheme(source: str) -> str:
+    """The path that a file:// URL stands for; other sources as they are."""
+    return url2pathname(source.removeprefix("file://")) if source.startswith("file:///") else source
 
 
 def is_remote(source: str) -> bool:
@@ -302,7 +312,8 @@ def _in_memory_name(array: NDArray[np.generic]) -> tuple[NDArray[np.generic], st
     if array.dtype.name not in _GDAL_TYPES:
         raise InvalidBands(f"array of type {array.dtype}: expected one of {', '.join(_GDAL_TYPES)}")
     array = array[..., None] if array.ndim == 2 else array
-    if min(array.strides) < 0 or not array.dtype.isnative:
+    # GDAL takes an offset of 0, which broadcasting makes, for its own choice.
+    if min(array.strides) <= 0 or not array.dtype.isnative:
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     (height, width, count), (line, pixel, band) = array.shape, array.strides
     return array, (

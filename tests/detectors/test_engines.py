@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -141,6 +142,29 @@ def test_results_do_not_depend_on_what_shares_the_batch(engine: str, tiles: list
         (alone,) = detector.detect([tile])
         np.testing.assert_array_equal(alone.boxes, found.boxes)
         np.testing.assert_array_equal(alone.scores, found.scores)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_one_detector_answers_several_streams_at_once(engine: str, tiles: list[np.ndarray]) -> None:
+    detector = load_detector("aerial-vehicles", engine=engine, threshold=0.05)
+    alone = detector.detect(tiles)
+    assert sum(map(len, alone)) > 20
+    turns = [np.roll(np.arange(len(tiles)), by) for by in (0, 5)]
+    streams = [detector.stream(iter([tiles[index] for index in turn])) for turn in turns]
+    for pair in zip(*streams, strict=True):
+        for turn, found in zip(turns, pair, strict=True):
+            np.testing.assert_array_equal(found.boxes, alone[turn[0]].boxes)
+        turns = [turn[1:] for turn in turns]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "paddle"])
+def test_one_detector_serves_several_threads(engine: str, tiles: list[np.ndarray]) -> None:
+    detector = load_detector("aerial-vehicles-fast", engine=engine, threshold=0.05)
+    alone = [found.boxes for found in detector.detect(tiles)]
+    with ThreadPoolExecutor(4) as pool:
+        for each in pool.map(detector.detect, [tiles] * 8):
+            for found, boxes in zip(each, alone, strict=True):
+                np.testing.assert_array_equal(found.boxes, boxes)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

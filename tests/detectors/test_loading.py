@@ -150,7 +150,7 @@ def test_what_the_processor_lacks_is_refused_and_what_it_has_runs(precision: str
 def test_unknown_precisions_and_numbers_of_streams_are_refused() -> None:
     with pytest.raises(InvalidSetting, match="precision 'int8': expected auto, f32, bf16, f16"):
         slicedet.load_detector(OWN, precision="int8")
-    with pytest.raises(InvalidSetting, match="streams 0: expected at least 1"):
+    with pytest.raises(InvalidSetting, match="streams 0: expected a whole number, at least 1"):
         slicedet.load_detector(OWN, streams=0)
     with pytest.raises(InvalidSetting, match="device 'gpu9': OpenVINO finds "):
         slicedet.load_detector(OWN, device="gpu9", precision="f16")

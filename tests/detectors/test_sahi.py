@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sahi.models.base import DetectionModel
 from sahi.predict import get_prediction, get_sliced_prediction
+from sahi.prediction import ObjectPrediction
 
 import slicedet
 from slicedet.detectors.sahi import SahiDetector, SlicedetModel
@@ -82,27 +84,37 @@ def test_a_sahi_model_is_a_detector(photo: Path, weights: Path, model: SlicedetM
     assert detector.categories[2] == "car"
     inner = slicedet.load_detector("picodet_s_416_coco", weights, threshold=0.3)
     ours, theirs = (slicedet.predict(photo, d).detections for d in (inner, detector))
-    assert len(ours) == len(theirs) > 5
+    assert len(ours) == len(theirs) > 3
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
 
 
-def test_category_ids_with_gaps_become_indices(model: SlicedetModel, photo: Path) -> None:
-    detector = SahiDetector(model)
-    tile = slicedet.Scene(photo).read((0, 0, 416, 416))
-    (before,) = detector.detect([tile])
-    gaps = SlicedetModel(model=model.model, confidence_threshold=0.3, device="cpu")
-    gaps.category_mapping = {str(index * 3 + 1): name for index, name in enumerate(model.model.categories)}
-    convert = gaps._create_object_prediction_list_from_original_predictions
+class Gapped(DetectionModel):
+    """A model whose ids have gaps, as some frameworks count: sees the bright part of an image as its class 7."""
 
-    def with_gaps(**arguments: object) -> None:
-        convert(**arguments)
-        for item in gaps.object_prediction_list:
-            item.category.__dict__["id"] = item.category.id * 3 + 1
+    def load_model(self) -> None:
+        self.model = self
+        self.category_mapping = {"7": "bright", "3": "dark"}
 
-    gaps._create_object_prediction_list_from_original_predictions = with_gaps  # type: ignore[method-assign]
-    (after,) = SahiDetector(gaps).detect([tile])
-    assert len(after) > 0
-    np.testing.assert_array_equal(before.category_ids, after.category_ids)
+    def perform_inference(self, image: np.ndarray) -> None:
+        self._original_predictions = image
+
+    def _create_object_prediction_list_from_original_predictions(
+        self, shift_amount_list: list[list[int]], full_shape_list: list[list[int]]
+    ) -> None:
+        y, x = np.nonzero(self._original_predictions[..., 0] > 128)
+        box = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
+        found = ObjectPrediction(bbox=box, category_id=7, category_name="bright", score=0.9)
+        self._object_prediction_list_per_image = [[found]]
+
+
+def test_category_ids_with_gaps_become_indices() -> None:
+    detector = SahiDetector(Gapped(confidence_threshold=0.3, device="cpu"))
+    assert (detector.categories, detector.threshold) == (("dark", "bright"), 0.3)
+    tile = np.zeros((100, 120, 3), np.uint8)
+    tile[20:50, 30:90] = 255
+    prediction = slicedet.predict(tile, detector, slice=640)
+    assert prediction.detections.boxes.tolist() == [[30, 20, 90, 50]]
+    assert prediction.detections.category_ids.tolist() == [1]
 
 
 def test_names_given_to_sahi_stand_for_the_detectors_own(photo: Path, model: SlicedetModel) -> None:

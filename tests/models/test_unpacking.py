@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -156,6 +157,23 @@ def test_archives_cut_anywhere_are_damaged(place: Path, mode: str, share: float)
     end = len(data) if mode == "w:gz" else len(data.rstrip(b"\0")) + 512
     place.write_bytes(data[: int(end * share)])
     refused(place, CorruptFile, "not a whole archive")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_compressed_archives_with_a_byte_changed_are_damaged(place: Path, mode: str, share: float) -> None:
+    tarred(place, *(member(name, FILES[name]) for name in FILES), mode=mode)
+    data = bytearray(place.read_bytes())
+    data[int(len(data) * share)] ^= 0x55
+    place.write_bytes(data)
+    refused(place, CorruptFile, "not a whole archive")
+
+
+def test_what_follows_the_end_of_a_tar_is_bounded(place: Path) -> None:
+    tarred(place, member("a", b"x"), mode="w:gz")
+    data = gzip.decompress(place.read_bytes())
+    place.write_bytes(gzip.compress(data + bytes(unpacking.MAX_PADDING)))
+    refused(place, UnsafeFile, "goes on after its end")
 
 
 def test_a_tar_cut_between_two_members_is_damaged(place: Path) -> None:

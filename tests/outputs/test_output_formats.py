@@ -13,11 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import rasterio
+import rasterio.shutil
 from affine import Affine
 
 from slicedet import outputs
 from slicedet.errors import InvalidSetting, NotGeoreferenced, OutputError, UntransformableCRS
 from slicedet.outputs.files import staged
+from slicedet.outputs.provenance import save_provenance
 from slicedet.prediction import Prediction
 from slicedet.raster.scene import Scene
 
@@ -125,6 +128,19 @@ def test_check_of_targets(make_scene: MakeScene, tmp_path: Path) -> None:
     for name in ("image.tif", "link.tif"):
         with pytest.raises(OutputError, match="is the image itself"):
             outputs.check(scene, tmp_path / name, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["GTIFF_DIR:1:{}", "file://{}", "over.vrt", "over_over.vrt"])
+def test_the_image_is_known_by_whatever_name_it_was_opened(name: str, make_scene: MakeScene, tmp_path: Path) -> None:
+    image = tmp_path / "image.tif"
+    make_scene(image.name, **UTM)
+    with rasterio.open(image) as dataset:
+        rasterio.shutil.copy(dataset, tmp_path / "over.vrt", driver="VRT")
+    with rasterio.open(tmp_path / "over.vrt") as dataset:
+        rasterio.shutil.copy(dataset, tmp_path / "over_over.vrt", driver="VRT")
+    source = name.format(image) if "{}" in name else tmp_path / name
+    with Scene(source) as scene, pytest.raises(OutputError, match=r"image\.tif: is the image itself"):
+        outputs.check(scene, image, overwrite=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -300,11 +316,11 @@ def test_full_disk(
 
 def test_provenance(tmp_path: Path) -> None:
     run = {"version": "0.1", "image": "ü.tif", "sizes": [1, 2.5, None]}
-    path = outputs.save_provenance(run, tmp_path / "big.run.json")
+    path = save_provenance(run, tmp_path / "big.run.json")
     assert json.loads(path.read_text(encoding="utf-8")) == run
     with pytest.raises(OutputError, match="exists already"):
-        outputs.save_provenance(run, path)
-    outputs.save_provenance({}, path, overwrite=True)
+        save_provenance(run, path)
+    save_provenance({}, path, overwrite=True)
     assert json.loads(path.read_text()) == {}
 
 

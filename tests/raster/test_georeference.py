@@ -222,6 +222,23 @@ def test_ground_control_points_put_pixels_where_rasterio_does(raster, mark):
     assert 0.5 < valid.mean() < 1
 
 
+@pytest.mark.parametrize("internal", [True, False], ids=["mask inside", "mask beside"])
+def test_ground_control_points_and_a_mask(raster, internal):
+    plain, points = gcp_raster(raster, (150, 100))
+    with Scene(plain) as scene:
+        _, inside = scene.read_masked((0, 0, scene.width, scene.height))
+    mask = np.ones((200, 300), bool)
+    mask[80:120, 100:200] = False
+    pixels = np.full((1, 200, 300), 40, np.uint8)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+        path = raster("masked.tif", pixels, mask=mask, gcps=points, crs="EPSG:32632")
+    with Scene(path) as scene:
+        _, valid = scene.read_masked((0, 0, scene.width, scene.height))
+        hole = scene.georeference.transform
+    assert not valid[~inside].any(), "what lies off the photo is no data"
+    assert (inside & ~valid).sum() == pytest.approx(4000 * 0.25 / abs(hole.a * hole.e), rel=0.1)
+
+
 def test_real_raster_with_control_points(shared):
     path = shared / "geotiff/gcps.tif"
     with rasterio.open(path) as dataset, Scene(path) as scene:

@@ -113,6 +113,20 @@ def test_region_may_reach_far_beyond_what_the_scenes_crs_can_hold(scene, tmp_pat
     assert Region(roi, scene).geometry.area == pytest.approx(WIDTH * HEIGHT)
 
 
+@pytest.mark.parametrize("west", [200, -160, 179.8, -180.2], ids=str)
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:4269"])
+def test_longitudes_may_count_from_0_or_from_180(raster, tmp_path, west, crs):
+    at = Affine(0.002, 0, west, 0, -0.002, 10)
+    path = raster("turned.tif", np.ones((HEIGHT, WIDTH), np.uint8), crs="EPSG:4326", transform=at)
+    corner = (west + 180) % 360 - 180
+    shape = box(corner + 0.1, 9.8, corner + 0.15, 9.9)
+    frame = geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:4326").to_crs(crs)
+    frame.to_file(tmp_path / "area.gpkg")
+    with Scene(path) as scene:
+        region = Region(tmp_path / "area.gpkg", scene)
+    assert shapely.bounds(region.geometry) == pytest.approx([50, 50, 75, 100], abs=0.1)
+
+
 @pytest.mark.parametrize("name", ["roi.geojson", "roi.shp", "roi.fgb", "roi.gpkg", "roi.kml"])
 def test_any_vector_format(scene, vector, name):
     crs = "EPSG:4326" if name.endswith(("geojson", "kml")) else "EPSG:32633"

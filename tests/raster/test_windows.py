@@ -64,7 +64,7 @@ def test_any_window_is_what_rasterio_reads(layout, x, y, width, height):
     assert np.array_equal(seen, hwc(pixels)[y : y + height, x : x + width])
     assert seen.dtype == np.uint8
     assert seen.flags.c_contiguous
-    assert scene.valid((x, y, width, height)) is None
+    assert scene.read_masked((x, y, width, height))[1] is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,30 @@ def test_nodata_is_where_all_bands_have_the_value(raster):
     pixels = rng.integers(0, 3, (3, 90, 120), dtype=np.uint8)
     with Scene(raster("nodata.tif", pixels, nodata=0)) as scene:
         assert scene.mask == "nodata"
-        assert np.array_equal(scene.valid(whole(scene)), (pixels != 0).any(axis=0))
+        assert np.array_equal(scene.read_masked(whole(scene))[1], (pixels != 0).any(axis=0))
+
+
+def test_bands_that_are_not_shown_do_not_count_as_data(raster):
+    pixels = rng.integers(0, 3, (5, 90, 120), dtype=np.uint8)
+    with Scene(raster("nodata.tif", pixels, nodata=0), bands=(2, 3, 4)) as scene:
+        valid = scene.read_masked(whole(scene))[1]
+        assert np.array_equal(valid, (pixels[1:4] != 0).any(axis=0))
+        assert not np.array_equal(valid, (pixels != 0).any(axis=0))
+
+
+def test_bands_of_several_types_are_refused_by_name(raster, tmp_path):
+    parts = {"Byte": raster("a.tif", noise(1)), "UInt16": raster("b.tif", noise(1).astype(np.uint16))}
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (kind, path) in enumerate([*parts.items(), ("Byte", parts["Byte"])], 1)
+    )
+    path = tmp_path / "mixed.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="120" rasterYSize="90">{bands}</VRTDataset>')
+    with pytest.raises(InvalidBands, match=r"mixed\.vrt: bands 1, 2, 3 are of several types \(uint8, uint16\)"):
+        Scene(path)
+    with Scene(path, bands=[2]) as scene:
+        assert scene.dtype == "uint16"
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "not declared"])
@@ -162,7 +185,7 @@ def test_infinite_pixels_are_no_data(raster):
     pixels = noise(1, dtype=np.float32)
     pixels[0, 5, 5], pixels[0, 6, 6] = np.inf, -np.inf
     with Scene(raster("infinite.tif", pixels), stretch="0,255") as scene:
-        assert np.argwhere(~scene.valid(whole(scene))).tolist() == [[5, 5], [6, 6]]
+        assert np.argwhere(~scene.read_masked(whole(scene))[1]).tolist() == [[5, 5], [6, 6]]
 
 
 def test_palette_is_expanded_and_its_transparent_entries_are_no_data(raster):
@@ -218,7 +241,9 @@ def test_nodata_does_not_bleed_into_a_reduced_window(raster):
 
 
 @pytest.mark.parametrize("bands", [None, 1, 2, 3, 4])
-@pytest.mark.parametrize("change", ["plain", "flipped", "mirrored", "strided", "fortran", "read-only"])
+@pytest.mark.parametrize(
+    "change", ["plain", "flipped", "mirrored", "strided", "fortran", "read-only", "one row", "one column", "one pixel"]
+)
 def test_array_is_read_as_it_looks(bands, change):
     array = rng.integers(0, 256, (90, 120) if bands is None else (90, 120, bands), dtype=np.uint8)
     array = {
@@ -228,6 +253,9 @@ def test_array_is_read_as_it_looks(bands, change):
         "strided": array[::2, ::3],
         "fortran": np.asfortranarray(array),
         "read-only": np.frombuffer(array.tobytes(), np.uint8).reshape(array.shape),
+        "one row": np.broadcast_to(array[:1], array.shape),
+        "one column": np.broadcast_to(array[:, :1], array.shape),
+        "one pixel": np.broadcast_to(array[:1, :1], array.shape),
     }[change]
     shown = array[..., None] if bands is None else array
     shown = np.repeat(shown[..., :1], 3, axis=2) if shown.shape[2] < 3 else shown[..., :3]
