@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,7 @@ def check(
     where there is an error. With --fix it is that of the repaired copy, whose report lies in it.
     """
     from slicedet.datasets.check import check as run
-    from slicedet.datasets.layout import annotations_name
-    from slicedet.datasets.repair import CHANGES, repair
+    from slicedet.datasets.repair import CHANGES, check_repaired, repair
     from slicedet.datasets.report import write_failure, write_report
     from slicedet.errors import InvalidDataset
 
@@ -109,9 +109,7 @@ def check(
                 if counts[change]:
                     console.say(f"  {split:6}{counts[change]:>7,}  {CHANGES[change]}")
         with console.progress("repaired images", "image") as progress:
-            # A single file has become one of a folder that lacks the other split.
-            file = output / "annotations" / annotations_name(checked.layout.splits[0].name)
-            checked = run(output if source.is_dir() else file, None, input_size, progress)
+            checked = check_repaired(checked, source, output, input_size, progress)
         left = checked.findings.summary()
         console.say(f"left in it: {left['errors']} errors, {left['warnings']} warnings")
         answer |= {"output": output, "changes": changes, "repaired": checked.summary()}
@@ -143,6 +141,14 @@ def _show_check(checked: Any, console: Console) -> None:
         console.say(f"  {name:16} {value!s:12} {advice.reasons[name]}")
 
 
+def _classes(classes: str | None) -> Sequence[str]:
+    from slicedet.datasets.convert import check_classes
+
+    names = [] if classes is None else [name.strip() for name in classes.split(",")]
+    check_classes(names)
+    return names
+
+
 @dataset.command()
 @source_argument
 @click.option(
@@ -150,30 +156,36 @@ def _show_check(checked: Any, console: Console) -> None:
     "format",
     required=True,
     type=click.Choice(
-        ["VOC", "VOCWithUnlabeled", "LabelMe", "LabelMeWithUnlabeled", "YOLO", "DOTA", "VisDrone", "GeoJSON"],
+        ["VOC", "VOCWithUnlabeled", "LabelMe", "LabelMeWithUnlabeled", "YOLO", "DOTA", "VisDrone", "GeoJSON", "COCO"],
         case_sensitive=False,
     ),
     help="Format of SOURCE.",
 )
 @output_option("Folder of the new dataset")
-@click.option("--classes", metavar="A,B", help="Categories to keep, in the order of their ids.  [default: all]")
+@grouped(
+    "classes",
+    _classes,
+    click.option("--classes", metavar="A,B", help="Categories to keep, in the order of their ids.  [default: all]"),
+)
 @mode_option
 @click.option(
     "--rasters", type=click.Path(path_type=Path), metavar="PATH", help="GeoJSON: raster or folder of rasters."
 )
-@click.option("--class-property", metavar="NAME", help="GeoJSON: property with the category.  [default: class]")
+@click.option(
+    "--class-property", metavar="NAME", help="GeoJSON: property with the category.  [default: class, else category]"
+)
 @click.option("--class-name", metavar="NAME", help="GeoJSON: category of features without that property.")
 @console_options
 def convert(
     source: Path,
     format: str,
     output: Path,
-    classes: str | None,
+    classes: Sequence[str],
     image_mode: str,
     console: Console,
     **for_geojson: Any,
 ) -> None:
-    """Convert annotations of another format to a COCO dataset.
+    """Convert annotations of another format, or COCO in another layout, to a dataset.
 
     Without lists or folders for train and val, all images become train; slicedet dataset split divides them.
     """
@@ -182,9 +194,8 @@ def convert(
     options = {name: value for name, value in for_geojson.items() if value is not None}
     if options and format.lower() != "geojson":
         raise click.UsageError(f"--{next(iter(options)).replace('_', '-')} is for --from geojson")
-    names = [name.strip() for name in classes.split(",")] if classes else []
     with console.progress("images", "image") as progress:
-        done = run(source, format, output, classes=names, images=image_mode, progress=progress, **options)
+        done = run(source, format, output, classes=classes, image_mode=image_mode, progress=progress, **options)
     for split, count in done.images.items():
         crowd = f", {done.crowd[split]:,} crowd regions" if done.crowd[split] else ""
         console.say(f"{split}: {count:,} images, {done.boxes[split]:,} boxes{crowd}")

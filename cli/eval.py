@@ -116,9 +116,14 @@ def evaluate(
         raise click.UsageError("--images is needed to run a model, or --predictions FILE")
     if predictions is not None:
         _require_of_files()
+    elif settings.roi is not None:
+        raise click.UsageError(
+            "--roi: objects outside would count as missed; evaluate on annotations of the region alone"
+        )
     folder = report.pop("folder")
     if folder is not None:
-        reporting.check(folder, report["overwrite"])
+        names = comparison["ways"] if predictions is None else ["predictions"]
+        reporting.check(folder, names, 0 if images is None else report["pictures"], report["overwrite"])
     dataset = coco.read(annotations)
     paths = None if images is None else locate(dataset, images)
     record: dict[str, Any]

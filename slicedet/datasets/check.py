@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from slicedet.datasets.layout import SPLITS, Layout, Split
 from slicedet.datasets.listing import ListedCategories, read_annotations, read_categories, read_images
 from slicedet.datasets.stats import Statistics, joined, measure
 from slicedet.errors import InvalidDataset, InvalidSetting
-
-Progress = Callable[[int, int], None]
+from slicedet.pipeline import Progress
 
 SIMILAR_BITS = 40
 """Of the 256 bits of a picture's look: how many may differ between near copies. On the KIT AIS and Minsk photos, frames

@@ -28,6 +28,13 @@ class ImageRecord:
     width: int
     height: int
 
+    def check_size(self, path: str | Path, width: int, height: int) -> None:
+        """Raises InvalidDataset where the image at `path` has another size than its annotations say."""
+        if (width, height) != (self.width, self.height):
+            raise InvalidDataset(
+                f"{path}: is {width} x {height} pixels, its annotations say {self.width} x {self.height}; {CHECK}"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
@@ -114,12 +121,11 @@ def entries(path: Path, section: str) -> Iterator[dict[str, Any]]:
     import ijson
 
     try:
-        with open(path, "rb") as file:
-            is_list = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-        if is_list and section != "annotations":
+        as_list = is_list(path)
+        if as_list and section != "annotations":
             return
         with open_json(path) as stream:
-            for entry in ijson.items(stream, "item" if is_list else f"{section}.item", use_float=True):
+            for entry in ijson.items(stream, "item" if as_list else f"{section}.item", use_float=True):
                 if not isinstance(entry, dict):
                     raise InvalidDataset(f"{path}: an entry of {section} is no object but {entry!r:.40}")
                 yield entry
@@ -130,6 +136,12 @@ def entries(path: Path, section: str) -> Iterator[dict[str, Any]]:
     except (ijson.JSONError, UnicodeDecodeError) as error:
         told = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise InvalidDataset(f"{path}: is not valid JSON ({told.splitlines()[0].strip()})") from error
+
+
+def is_list(path: Path) -> bool:
+    """Whether a JSON file is a list, such as one of results. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def whole(value: Any) -> int | None:

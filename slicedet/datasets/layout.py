@@ -64,7 +64,7 @@ def find(source: str | Path, images: str | Path | None = None) -> Layout:
     )
     if not any(split.name in SPLITS for split in splits):
         raise InvalidDataset(
-            f"{root}: holds no annotations/{annotations_name('train')}; other formats than COCO become it by "
+            f"{root}: holds no annotations/{annotations_name('train')}; other layouts and formats become it by "
             "`slicedet dataset convert`"
         )
     return Layout(root, _folder(images or root / "images"), splits)
@@ -106,5 +106,8 @@ def _root_below(source: Path) -> Path:
         names.sort()
     if len(found) != 1:
         seen = ", ".join(str(path) for path in found[:3]) if found else "none"
-        raise InvalidDataset(f"{source}: needs one folder images, with annotations beside it; found {seen}")
+        raise InvalidDataset(
+            f"{source}: needs one folder images, with annotations beside it; found {seen}; other layouts and formats "
+            "become it by `slicedet dataset convert`"
+        )
     return found[0]

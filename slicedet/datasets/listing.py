@@ -30,7 +30,7 @@ from slicedet.errors import InvalidDataset
 from slicedet.raster.orientation import Orientation
 
 Box = tuple[float, float, float, float]
-"""x1 y1 x2 y2 in pixels."""
+"""x1 y1 x2 y2 in pixels of the image."""
 
 TOLERANCE_PX = 1.0
 """How far a box may reach out of its image: by as much as rounding of sizes and corners does."""
@@ -141,7 +141,7 @@ def read_annotations(
     frames = [sizes.get(place, (image.width, image.height)) for place, image in usable]
     category_of = {number: index for index, number in enumerate(categories.names)}
     category_of |= {number: category_of[meant] for number, meant in categories.aliases.items()}
-    boxes, ids, places = array("d"), array("q"), array("q")
+    boxes, areas, ids, places = array("d"), array("d"), array("q"), array("q")
     owners, kinds, crowd = array("q"), array("q"), array("b")
     for position, entry in enumerate(entries(split.annotations, "annotations")):
         number = whole(entry.get("id"))
@@ -161,6 +161,10 @@ def read_annotations(
             findings.add("annotation-incomplete", split.name, file, message, number)
         if box is not None and owner is not None and kind is not None:
             boxes.extend(box)
+            stated, inside = stated_area(entry), (box[2] - box[0]) * (box[3] - box[1])
+            # As much of it as is left of the box.
+            whole_box = abs(float(entry["bbox"][2]) * float(entry["bbox"][3]))
+            areas.append(inside if stated is None or not whole_box else stated * min(1.0, inside / whole_box))
             owners.append(owner)
             kinds.append(kind)
             crowd.append(bool(stated_crowd(entry)))
@@ -170,7 +174,6 @@ def read_annotations(
         return ReadAnnotations(None, frozenset())
     corners = np.frombuffer(boxes, np.float64).reshape(-1, 4)
     order = np.argsort(np.frombuffer(owners, np.int64), kind="stable")
-    sides = corners[:, 2:] - corners[:, :2]
     dataset = CocoDataset(
         path=split.annotations,
         images=tuple(ImageRecord(image.id, image.file_name, *frames[index]) for index, (_, image) in enumerate(usable)),
@@ -180,7 +183,7 @@ def read_annotations(
         category_ids=np.frombuffer(kinds, np.int64)[order].astype(np.int32),
         image_indices=np.frombuffer(owners, np.int64)[order],
         crowd=np.frombuffer(crowd, np.int8)[order].astype(bool),
-        areas=sides.prod(axis=1)[order],
+        areas=np.frombuffer(areas, np.float64)[order],
         ids=np.frombuffer(places, np.int64)[order],
     )
     return ReadAnnotations(dataset, _repeated_boxes(split, dataset, findings))

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from slicedet.datasets.check import Check, CheckedSplit
+from slicedet.datasets.check import Check, CheckedSplit, check
 from slicedet.datasets.coco import ImageRecord, category_record, entries, stated_area, stated_crowd, whole
 from slicedet.datasets.layout import annotations_name, relative
 from slicedet.datasets.listing import as_shown, image_number, judged
 from slicedet.datasets.writing import CocoFile, check_image_mode, extras, new_folder, place_image
 from slicedet.errors import InvalidDataset
+from slicedet.pipeline import Progress
 
 CHANGES = {
     "images-dropped": "images left out that are missing, unreadable, outside the folder or unusable entries",
@@ -33,15 +34,15 @@ CHANGES = {
 """What a repair does, in words."""
 
 
-def repair(checked: Check, output: str | Path, images: str = "copy") -> dict[str, Counter[str]]:
+def repair(checked: Check, output: str | Path, image_mode: str = "copy") -> dict[str, Counter[str]]:
     """Writes a copy of a checked dataset without the errors that can be mended, and tells how often what was changed.
 
-    checked: from `check`. output: a folder that does not exist or is empty. images: "copy", or "link" for symbolic
+    checked: from `check`. output: a folder that does not exist or is empty. image_mode: "copy", or "link" for symbolic
     links. Returns, for each split, counts under the names of CHANGES. Near copies and copies within a split stay; files
     that no split lists are left behind. An image in several splits stays in the last, so that figures measured on val
     stay comparable. Raises InvalidDataset where nothing is left, OutputError where it cannot be written.
     """
-    check_image_mode(images)
+    check_image_mode(image_mode)
     usable = [part for part in checked.splits if part.dataset is not None]
     if not usable:
         raise InvalidDataset(f"{checked.layout.root}: has no split that can be repaired")
@@ -62,8 +63,19 @@ def repair(checked: Check, output: str | Path, images: str = "copy") -> dict[str
             for image in kept.values():
                 target = folder / "images" / relative(image.file_name)
                 if not target.exists():
-                    place_image(checked.layout.image(image.file_name), target, images)
+                    place_image(checked.layout.image(image.file_name), target, image_mode)
     return changes
+
+
+def check_repaired(
+    checked: Check, source: str | Path, output: str | Path, input_size: int = 640, progress: Progress | None = None
+) -> Check:
+    """Checks the copy in `output` of a dataset that was `checked`, as `source` was: as a folder, or as one file."""
+    if Path(source).is_dir():
+        return check(output, None, input_size, progress)
+    # The file has become one of a folder that lacks the other split.
+    file = Path(output) / "annotations" / annotations_name(checked.layout.splits[0].name)
+    return check(file, None, input_size, progress)
 
 
 class _Numbering:
@@ -190,13 +202,18 @@ def _mended(
     mended = dict(entry)
     x, y, across, down = (float(value) for value in entry["bbox"])
     reaches_out = (min(x, x + across), min(y, y + down), max(x, x + across), max(y, y + down)) != box
-    counts["boxes-righted"] += across < 0 or down < 0
-    counts["boxes-clipped"] += reaches_out
     if turned:
         box = as_shown(box, part.decoded[owner].orientation, image.width, image.height)
         mended.pop("segmentation", None)
-    if turned or fault is not None or reaches_out:
-        mended["bbox"] = [round(value, 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+    changed = turned or fault is not None or reaches_out
+    written = [round(value, 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+    if changed and min(written[2:]) <= 0:
+        counts["boxes-dropped"] += 1
+        return None
+    counts["boxes-righted"] += across < 0 or down < 0
+    counts["boxes-clipped"] += reaches_out
+    if changed:
+        mended["bbox"] = written
         mended["area"] = round((box[2] - box[0]) * (box[3] - box[1]), 3)
     lacks_area, crowd = stated_area(mended) is None, stated_crowd(mended)
     counts["boxes-completed"] += lacks_area or crowd is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def _draw_samples(checked: Check, part: CheckedSplit, folder: Path, taken: set[s
         )
         path = Path(image.file_name.replace("/", "_"))
         name = path.name if path.suffix.lower() in (".jpg", ".jpeg", ".png") else f"{path.stem}.png"
-        name = name if name not in taken else f"{part.split.name}_{name}"
+        others = (f"{part.split.name}{number}_{name}" for number in count(2))
+        name = next(each for each in chain([name, f"{part.split.name}_{name}"], others) if each not in taken)
         taken.add(name)
         picture.save(folder / name, quality=90, compress_level=1)
         drawn.append(name)

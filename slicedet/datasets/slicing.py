@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,11 +16,13 @@ from slicedet.datasets import layout as layouts
 from slicedet.datasets.coco import CocoDataset, read
 from slicedet.datasets.layout import Layout, annotations_name, relative
 from slicedet.datasets.writing import CocoFile, extras, new_folder
-from slicedet.errors import InvalidDataset, InvalidSetting
+from slicedet.errors import InvalidSetting
+from slicedet.pipeline import Progress
 from slicedet.raster.scene import Scene
 from slicedet.tiling import Tile, TileGrid
 
-Progress = Callable[[int, int], None]
+_DECIMALS = 3
+"""Digits of pixels that are written."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class SliceSettings:
 class SliceSummary:
     """What slicing a split came to.
 
-    cut: pieces of boxes left out since less than `min_visible` of the box is in the tile. lost: boxes that no tile has.
+    cut: pieces of boxes left out since less than `min_visible` of the box is in the tile, or they are thinner than the
+    digits that are written. lost: boxes that no tile has.
     nodata: tiles without boxes left out since they show no data.
     """
 
@@ -163,6 +165,8 @@ class _Plan:
                     level = np.flatnonzero((boxes[:, 1] < top + tile.height) & (boxes[:, 3] > top))
                 touching = boxes_in_tile(boxes[level], tile, np.nextafter(0, 1))
                 kept = (touching.visible >= settings.min_visible) | crowd[level][touching.rows]
+                sides = touching.boxes[:, 2:] - touching.boxes[:, :2]
+                kept &= (np.round(sides, _DECIMALS) > 0).all(axis=1)
                 part = TileBoxes(level[touching.rows[kept]], touching.boxes[kept], touching.visible[kept])
                 self.cut += int((~kept).sum())
                 found[part.rows] = True
@@ -214,11 +218,7 @@ def _write_tiles(
         return
     start = dataset.of_image(index).start
     with Scene(layout.image(image.file_name)) as scene:
-        if (scene.width, scene.height) != (image.width, image.height):
-            raise InvalidDataset(
-                f"{scene.source}: has {scene.width} x {scene.height} pixels, its annotations say {image.width} x "
-                f"{image.height}; see `slicedet dataset check`"
-            )
+        image.check_size(scene.source, scene.width, scene.height)
         for tile, part in plan.tiles[index]:
             pixels, valid = scene.read_masked(tile)
             if not len(part.rows) and valid is not None and not valid.any():
@@ -247,12 +247,12 @@ def _write_tiles(
 
 
 def _annotation(dataset: CocoDataset, row: int, image: int, box: list[float], visible: float) -> dict[str, Any]:
-    x, y, width, height = (round(value, 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1]))
+    x, y, width, height = (round(value, _DECIMALS) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1]))
     return {
         "image_id": image,
         "category_id": dataset.category_numbers[dataset.category_ids[row]],
         "bbox": [x, y, width, height],
-        "area": round(float(dataset.areas[row]) * visible, 3),
+        "area": round(float(dataset.areas[row]) * visible, _DECIMALS),
         "iscrowd": int(dataset.crowd[row]),
         "source_id": int(dataset.ids[row]),
         "visible": round(visible, 4),

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from slicedet.datasets.coco import entries
 from slicedet.datasets.nonfinite import open_json
 from slicedet.errors import InvalidSetting, OutputError
 from slicedet.outputs.files import temporary_folder, write_errors
@@ -20,7 +19,8 @@ from slicedet.publishing import flush_folder, flush_tree
 IMAGE_MODES = ("copy", "link")
 """How images come into a new dataset: copied, or as symbolic links to where they are."""
 
-_RASTERS = {".tif", ".tiff"}
+_RASTERS = {".tif", ".tiff", ".img", ".jp2", ".j2k", ".ntf", ".ecw", ".sid"}
+_VIRTUAL = ".vrt"
 
 
 @contextmanager
@@ -95,21 +95,27 @@ def _append(file: IO[str], entry: Mapping[str, Any], number: int) -> int:
 
 
 def extras(path: Path) -> dict[str, Any]:
-    """Info and licences of a COCO file, as they stand. Raises InvalidDataset where it is no JSON."""
+    """Info and licences of a COCO file, as they stand, whatever they are; its other members are read elsewhere."""
     import ijson
 
     found: dict[str, Any] = {}
-    with open_json(path) as file, suppress(ijson.JSONError):
-        for info in ijson.items(file, "info", use_float=True):
-            found["info"] = info
-            break
-    licenses = list(entries(path, "licenses"))
-    return found | ({"licenses": licenses} if licenses else {})
+    for key in ("info", "licenses"):
+        with open_json(path) as file, suppress(ijson.JSONError):
+            for value in ijson.items(file, key, use_float=True):
+                found[key] = value
+                break
+    return found
 
 
 def place_image(source: Path, target: Path, mode: str) -> None:
     """Copies or links an image, and the files beside a raster that say where it lies, under a new name."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "copy" and source.suffix.lower() == _VIRTUAL:
+        import rasterio.shutil
+
+        # The files it is made of may be named relative to it. They stay where they are.
+        rasterio.shutil.copy(os.path.abspath(source), target, driver="VRT")
+        return
     for path in _files_of(source):
         beside = target.with_name(path.name.replace(source.stem, target.stem, 1))
         if mode == "link":
@@ -121,7 +127,7 @@ def place_image(source: Path, target: Path, mode: str) -> None:
 def check_image_mode(mode: str) -> None:
     """Raises InvalidSetting for a mode that is none of IMAGE_MODES."""
     if mode not in IMAGE_MODES:
-        raise InvalidSetting(f"images {mode!r}: expected {' or '.join(IMAGE_MODES)}")
+        raise InvalidSetting(f"image-mode {mode!r}: expected {' or '.join(IMAGE_MODES)}")
 
 
 def _files_of(source: Path) -> list[Path]:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.datasets.coco import CocoDataset, ImageRecord
+from slicedet.datasets.stats import LARGE, SMALL
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDetections
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.parts import best_of_each, crowded, parts
-from slicedet.evaluation.results import Results, Truth, compared
+from slicedet.evaluation.results import Results, Truth, compared, sides
 
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+SIZES = {"small": (0.0, SMALL**2), "medium": (SMALL**2, LARGE**2), "large": (LARGE**2, 1e10)}
 """Areas of COCO's sizes, in pixels; both ends belong to them."""
 
 COCO_LIMIT = 100
@@ -136,7 +137,7 @@ def _by_coco(
 
     columns = {"image_id": of_truth.tolist(), "category_id": truth.category_ids.tolist()}
     annotations = _rows(
-        **columns, bbox=_sides(truth.boxes), area=truth.areas.tolist(), iscrowd=truth.crowd.astype(int).tolist()
+        **columns, bbox=_as_listed(truth.boxes), area=truth.areas.tolist(), iscrowd=truth.crowd.astype(int).tolist()
     )
     known = COCO()
     images = max(of_truth.max(initial=0), of_results.max(initial=0)) + 1
@@ -148,7 +149,7 @@ def _by_coco(
     }
     known.createIndex()
     columns = {"image_id": of_results.tolist(), "category_id": results.category_ids.tolist()}
-    found = known.loadRes(_rows(**columns, bbox=_sides(results.boxes), score=results.scores.tolist()))
+    found = known.loadRes(_rows(**columns, bbox=_as_listed(results.boxes), score=results.scores.tolist()))
     evaluation = COCOeval_faster(known, found, "bbox", ranges={name: list(size) for name, size in SIZES.items()})
     most = int(np.bincount(of_results, minlength=1).max())
     evaluation.params.maxDets = [1, 10, COCO_LIMIT, max(most, COCO_LIMIT + 1)]
@@ -161,11 +162,9 @@ def _rows(**columns: list[Any]) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _sides(boxes: NDArray[np.float64]) -> list[list[float]]:
+def _as_listed(boxes: NDArray[np.float64]) -> list[list[float]]:
     """Boxes as x, y, width and height."""
-    # A file's width of 21.32 is to be 21.32 again: the last bit decides where an IoU of exactly 0.5 falls.
-    sides = np.round(boxes[:, 2:] - boxes[:, :2], 9)
-    return np.concatenate([boxes[:, :2], sides], axis=1).tolist()
+    return np.concatenate([boxes[:, :2], sides(boxes)], axis=1).tolist()
 
 
 def _mean(values: NDArray[np.float64]) -> float:

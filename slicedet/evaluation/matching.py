@@ -10,7 +10,7 @@ from shapely import STRtree
 from shapely import box as rectangle
 
 from slicedet import boxes as box
-from slicedet.evaluation.results import Results, Truth
+from slicedet.evaluation.results import Results, Truth, sides
 
 IOU = 0.5
 """Intersection over union from which on a detection hits an object."""
@@ -81,9 +81,10 @@ def overlapping(truth: Truth, results: Results, iou: float) -> Pairs:
     same = truth.category_ids[objects] == results.category_ids[detections]
     detections, objects = detections[same], objects[same]
     a, b = results.boxes[detections], truth.boxes[objects]
-    shared, own = box.intersection_area(a, b), box.area(a)
+    # By the same steps as pycocotools, so that an IoU of exactly the threshold falls on the same side.
+    shared, own = box.intersection_area(a, b), sides(a).prod(axis=1)
     # Of a crowd, only the part that the detection covers counts.
-    whole = np.where(truth.crowd[objects], own, own + box.area(b) - shared)
+    whole = np.where(truth.crowd[objects], own, own + sides(b).prod(axis=1) - shared)
     overlaps = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     enough = overlaps >= iou
     return detections[enough], objects[enough], overlaps[enough]

@@ -50,12 +50,13 @@ def _precision_recall(axes, evaluations: Mapping[str, Evaluation]) -> None:  # t
 def _by_threshold(axes, evaluations: Mapping[str, Evaluation]) -> None:  # type: ignore[no-untyped-def]
     for number, (name, evaluation) in enumerate(evaluations.items()):
         curve = evaluation.curve
+        # Thresholds fall: what holds at one holds down to the next.
         for values, style, what in ((curve.precision, "--", "precision"), (curve.recall, ":", "recall")):
-            axes.step(curve.thresholds, values, style, color=_colour(number), where="pre", linewidth=1)
+            axes.step(curve.thresholds, values, style, color=_colour(number), where="post", linewidth=1)
             if number == 0:
                 axes.plot([], [], style, color="0.3", linewidth=1, label=what)
         best = "" if evaluation.at_best is None else f", best at {evaluation.at_best.threshold:g}"
-        axes.step(curve.thresholds, curve.f1, color=_colour(number), where="pre", label=f"F1, {name}{best}")
+        axes.step(curve.thresholds, curve.f1, color=_colour(number), where="post", label=f"F1, {name}{best}")
     _finish(axes, "threshold", "", "By threshold")
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
+import warnings
 from array import array
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from slicedet.datasets.coco import CocoDataset, entries, not_whole, whole
+from slicedet.datasets.coco import CocoDataset, entries, is_list, not_whole, whole
 from slicedet.detectors.protocol import minimum_scores
-from slicedet.errors import InvalidDataset
+from slicedet.errors import InvalidDataset, SlicedetWarning
 from slicedet.evaluation.results import Results
 
 FARTHEST = 1e9
@@ -44,7 +45,8 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
     """Reads predictions for the images of `dataset`.
 
     A list of results has the image and category ids of the dataset. A document has its own: its images are matched by
-    file name, or by the last part of it where that is unambiguous, and its categories by name.
+    file name, else by the last part of it where no other image of either side has that, and its categories by name.
+    SlicedetWarning where images of one side are not on the other.
     Raises InvalidDataset where the file is neither, an entry is incomplete, or no image is the dataset's.
     """
     path = Path(path)
@@ -52,7 +54,7 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
     if listed:
         index_of, others = _by_name(listed, dataset)
         names = _by_id(path, "categories", "name")
-    elif not _is_list(path):
+    elif not is_list(path):
         raise InvalidDataset(
             f"{path}: is no file of COCO results: neither a list of them nor a document with images, categories and "
             "annotations"
@@ -79,11 +81,12 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
         scores.append(score)
         category_ids.append(category_of[category])
         image_indices.append(index_of[image])
-    if strangers and not image_indices:
+    if strangers and not (index_of if listed else image_indices):
         raise InvalidDataset(
             f"{path}: none of its images is in {dataset.path}; it has {', '.join(list(strangers)[:3])}, "
             f"the annotations {dataset.images[0].file_name}"
         )
+    _warn_of_differences(path, dataset, list(strangers), len(set(index_of.values())))
     order = np.argsort(np.frombuffer(image_indices, np.int64), kind="stable")
     results = Results(
         np.frombuffer(boxes, np.float64).reshape(-1, 4),
@@ -92,11 +95,6 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
         np.frombuffer(image_indices, np.int64),
     )
     return SavedPredictions(tuple(categories), results[order], tuple(strangers))
-
-
-def _is_list(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def _by_id(path: Path, section: str, key: str) -> dict[int, str]:
@@ -114,23 +112,33 @@ def _by_id(path: Path, section: str, key: str) -> dict[int, str]:
 def _by_name(listed: dict[int, str], dataset: CocoDataset) -> tuple[dict[int, int], list[str]]:
     """The dataset's index of each image listed, by its id in the list, and the names of those it does not have."""
     index_by_name = {image.file_name: index for index, image in enumerate(dataset.images)}
-    last: dict[str, list[int]] = {}
-    for name, index in index_by_name.items():
-        last.setdefault(_last(name), []).append(index)
-    index_of, others = {}, []
-    for number, name in listed.items():
-        same_last = last.get(_last(name), [])
-        if name in index_by_name:
-            index_of[number] = index_by_name[name]
-        elif len(same_last) == 1:
-            index_of[number] = same_last[0]
-        else:
-            others.append(name)
-    return index_of, others
+    names = dict.fromkeys(listed.values())
+    here, there = (Counter(map(_last, side)) for side in (names, index_by_name))
+    by_last = {_last(name): index for name, index in index_by_name.items()}
+    for name in names:
+        if here[_last(name)] == there[_last(name)] == 1:
+            index_by_name.setdefault(name, by_last[_last(name)])
+    index_of = {number: index_by_name[name] for number, name in listed.items() if name in index_by_name}
+    return index_of, [name for name in names if name not in index_by_name]
 
 
 def _last(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
+
+
+def _warn_of_differences(path: Path, dataset: CocoDataset, strangers: Sequence[str], met: int) -> None:
+    """Says which images count on one side only."""
+    said, there = [], dataset.path
+    if strangers:
+        names = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+        said.append(f"{len(strangers)} of its images are left out, as {there} does not have them ({names})")
+    if met < len(dataset.images):
+        said.append(
+            f"{len(dataset.images) - met} of the {len(dataset.images)} images of {there} are not in it, so their "
+            "objects count as missed"
+        )
+    if said:
+        warnings.warn(f"{path}: {'; '.join(said)}", SlicedetWarning, stacklevel=3)
 
 
 def _parsed(where: str, entry: dict[str, Any]) -> tuple[int, int, list[float], float]:

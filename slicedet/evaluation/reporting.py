@@ -6,7 +6,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from slicedet.errors import OutputError
 from slicedet.evaluation.average_precision import Figures
 from slicedet.evaluation.evaluating import Counts, Evaluation, OperatingPoint
 from slicedet.evaluation.matching import IOU
-from slicedet.outputs.files import check_target, staged
+from slicedet.outputs.files import check_target, staged, write_errors
 
 if TYPE_CHECKING:
     from slicedet.raster.scene import Scene
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Evaluations = Mapping[str, Evaluation]
 """Evaluations on the same dataset, by what was evaluated: "sliced", "full", or the name of a file."""
 
-_MAIN = "evaluation.json"
+_MAIN, _IMAGES, _PLOT = "evaluation.json", "images.csv", "precision_recall.png"
 _WORST_SHOWN = 5
 
 
@@ -97,11 +98,16 @@ def table(dataset: CocoDataset, evaluations: Evaluations) -> str:
     return "\n".join(lines)
 
 
-def check(folder: Path, overwrite: bool = False) -> None:
-    """Whether a report can be written to `folder`, to be asked before anything is computed. Raises OutputError."""
+def check(folder: Path, names: Iterable[str], pictures: int, overwrite: bool = False) -> None:
+    """Whether a report can be written to `folder`, to be asked before anything is computed. Raises OutputError.
+
+    names: of the evaluations. pictures: of the worst images of each, at most.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if existing == folder and folder.is_dir():
-        check_target(folder / _MAIN, overwrite)
+        worst = [_picture(name, rank) for name in names for rank in range(1, pictures + 1)]
+        for file in (_MAIN, _IMAGES, _PLOT, *worst):
+            check_target(folder / file, overwrite)
     elif not existing.is_dir():
         raise OutputError(f"{folder}: cannot be made: {existing} is not a folder")
     elif not os.access(existing, os.W_OK | os.X_OK):
@@ -122,31 +128,52 @@ def save(
 
     folder: made where it does not exist. record: what else is to stand in evaluation.json. open_image: gives the image
     at an index of the dataset; None for no pictures. pictures: how many, of each evaluation.
-    Returns the files. Raises OutputError where they cannot be written, or evaluation.json exists and `overwrite` is
-    not set; whatever opening an image raises.
+    overwrite: files that are there are replaced, and the pictures of the report that was there are removed.
+    Returns the files. Raises OutputError where they cannot be written, or one exists and `overwrite` is not set;
+    whatever opening an image raises.
     """
     from slicedet.evaluation import pictures as painting
     from slicedet.evaluation import plots
 
-    check(folder, overwrite)
+    check(folder, evaluations, 0 if open_image is None else pictures, overwrite)
     made = _made(folder)
+    earlier = _pictures_there(folder)
     try:
         with staged(folder / _MAIN, overwrite) as path:
             everything = {**content(dataset, evaluations), **(record or {})}
             path.write_text(json.dumps(everything, indent=2, default=str) + "\n", encoding="utf-8")
-            _write_images(path.with_name("images.csv"), dataset, evaluations)
-            plots.save(path.with_name("precision_recall.png"), evaluations)
+            _write_images(path.with_name(_IMAGES), dataset, evaluations)
+            plots.save(path.with_name(_PLOT), evaluations)
             if open_image is not None:
                 for name, evaluation in evaluations.items():
                     for rank, index in enumerate(evaluation.worst(pictures), 1):
                         with open_image(index) as scene:
-                            painting.save(path.with_name(f"worst-{name}-{rank}.jpg"), scene, evaluation, index)
+                            painting.save(path.with_name(_picture(name, rank)), scene, evaluation, index)
             names = sorted(file.name for file in path.parent.iterdir())
     except BaseException:
         for parent in made:
             parent.rmdir()
         raise
+    with write_errors(folder, folder):
+        for path in earlier:
+            if path.name not in names:
+                path.unlink(missing_ok=True)
     return [folder / name for name in names]
+
+
+def _picture(name: str, rank: int) -> str:
+    """The name of a picture of an evaluation."""
+    return f"worst-{name}-{rank}.jpg"
+
+
+def _pictures_there(folder: Path) -> list[Path]:
+    """The pictures that belong to the evaluation.json of a folder."""
+    try:
+        names = list(map(str, json.loads((folder / _MAIN).read_text(encoding="utf-8"))["evaluations"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    own = re.compile(rf"worst-({'|'.join(map(re.escape, names))})-[0-9]+\.jpg")
+    return sorted(path for path in folder.iterdir() if own.fullmatch(path.name))
 
 
 def _made(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from slicedet.datasets.coco import CocoDataset
+from slicedet.datasets.layout import relative
 from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector, minimum_scores
 from slicedet.errors import EmptyImage, InvalidDataset, InvalidSetting
@@ -14,6 +15,7 @@ from slicedet.evaluation.results import Results
 from slicedet.pipeline import Progress, Settings
 from slicedet.pipeline import run as search
 from slicedet.raster.scene import Scene
+from slicedet.tiling import SMALLEST_SLICE
 
 LOWEST_SCORE = 0.01
 """Score down to which detections are collected. Those below change average precision by less than 0.001."""
@@ -72,11 +74,7 @@ def run(
     paths = locate(dataset, images)
     for number, (record, path) in enumerate(zip(dataset.images, paths, strict=True), 1):
         with open_scene(path) as scene:
-            if (scene.width, scene.height) != (record.width, record.height):
-                raise InvalidDataset(
-                    f"{path}: is {scene.width} x {scene.height} pixels, its annotations say {record.width} x "
-                    f"{record.height}; see `slicedet dataset check`"
-                )
+            record.check_size(path, scene.width, scene.height)
             shown = replace(settings if way == "sliced" else _whole(settings, scene), keep_views=True)
             try:
                 views.append(search(scene, detector, shown).views)
@@ -103,12 +101,13 @@ def locate(dataset: CocoDataset, folder: Path) -> list[Path]:
     return paths
 
 
-def _inside(name: str) -> str:
+def _inside(name: str) -> PurePosixPath:
     """A file name that stays in its folder, wherever the annotations want it."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+    return relative(path.name if path.is_absolute() or ".." in path.parts else path.as_posix())
 
 
 def _whole(settings: Settings, scene: Scene) -> Settings:
     """The settings under which a scene is one tile."""
-    return replace(settings, slice=(scene.width, scene.height), overlap=0.0, full_image=False, gsd="native")
+    tile = (max(scene.width, SMALLEST_SLICE), max(scene.height, SMALLEST_SLICE))
+    return replace(settings, slice=tile, overlap=0.0, full_image=False, gsd="native")

@@ -171,6 +171,11 @@ def test_convert(slicedet, dataset, here):
     )
     assert slicedet("dataset", "convert", "yolo", "--from", "yolo", "-o", "x", "--class-name", "car").code == 2
     assert slicedet("dataset", "convert", "yolo", "--from", "kitti", "-o", "x").code == 2
+    for classes, said in (("car,", "one of them has no name"), ("car,car", "one of them is there twice")):
+        done = slicedet("dataset", "convert", "yolo", "--from", "yolo", "-o", "x", "--classes", classes)
+        assert (done.code, done.out) == (2, "")
+        assert f"classes '{classes}': {said}" in done.err
+    assert not (here / "x").exists()
 
 
 def test_help_imports_nothing_heavy():

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from slicedet import load_detector, predict
+from slicedet.detections import Detections
 from slicedet.outputs.coco import CocoWriter
 
 PHOTOS = ("MunichStreet02-MOS74.png", "MunichStreet02-MOS79.png", "MunichStreet02-MOS84.png")
@@ -114,8 +115,6 @@ def test_a_model_on_real_photos(slicedet, photos, model, shared, here):
 
 
 def test_a_file_that_slicedet_wrote(slicedet, small):
-    from slicedet.detections import Detections
-
     path = small / "found.coco.json"
     with CocoWriter(path, ["tree", "bus", "car"]) as file:
         file.add("b.png", 120, 90, Detections([[5, 5, 25, 15], [60, 60, 80, 80]], [0.9, 0.4], [2, 0]))
@@ -173,7 +172,7 @@ def test_pictures_show_what_was_missed_and_what_was_false(slicedet, small, here)
         (["--predictions", "perfect.json", "--threshold", "2"], 2, "between 0 and 1"),
         (["--predictions", "perfect.json", "-o", "truth.json"], 1, "truth.json is not a folder"),
         (["--images", "SMALL", "--threshold", "ship=0.4"], 1, "class 'ship': the detector knows"),
-        (["--images", "SMALL", "--roi", "x.geojson"], 1, "evaluate on annotations of the region"),
+        (["--images", "SMALL", "--roi", "x.geojson"], 2, "evaluate on annotations of the region"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
@@ -226,6 +225,57 @@ def test_nothing_is_overwritten_unasked(slicedet, small, here):
     assert [path.name for path in (here / "report").iterdir()] == ["evaluation.json"]
     assert slicedet("eval", *arguments, "--overwrite").code == 0
     assert json.loads((here / "report/evaluation.json").read_text())["images"] == 2
+
+
+@pytest.mark.parametrize("name", ["images.csv", "precision_recall.png", "worst-predictions-2.jpg"])
+def test_no_file_of_a_report_is_overwritten_unasked(slicedet, small, here, name):
+    (small / "bad.json").write_text("[]")
+    arguments = ["--predictions", small / "bad.json", "--annotations", small / "truth.json", "--images", small]
+    (here / "report").mkdir()
+    (here / "report" / name).write_text("mine")
+    done = slicedet("eval", *arguments, "-o", "report")
+    assert (done.code, done.out) == (1, "")
+    assert f"{name}: exists already" in done.err
+    assert [(path.name, path.read_text()) for path in (here / "report").iterdir()] == [(name, "mine")]
+
+
+def test_pictures_of_an_earlier_report_are_removed_and_no_others(slicedet, small, here):
+    (small / "bad.json").write_text("[]")
+    arguments = ["eval", "--annotations", small / "truth.json", "--images", small, "-o", "report", "--overwrite"]
+    assert slicedet(*arguments, "--predictions", small / "bad.json").code == 0
+    others = ["worst-full-1.jpg", "worst-predictions-1.jpg.txt", "worst-predictions-best.jpg"]
+    for name in others:
+        (here / "report" / name).write_text("mine")
+    assert (here / "report/worst-predictions-2.jpg").is_file()
+    assert slicedet(*arguments, "--predictions", small / "bad.json", "--worst", 1).code == 0
+    pictures = {path.name for path in (here / "report").glob("worst*")}
+    assert pictures == {"worst-predictions-1.jpg", *others}
+    assert slicedet(*arguments, "--predictions", small / "perfect.json").code == 0
+    assert {path.name for path in (here / "report").glob("worst*")} == set(others)
+
+
+def test_images_smaller_than_any_tile_are_seen_whole(slicedet, small, model):
+    document = json.loads((small / "truth.json").read_text())
+    document["images"][1] |= {"file_name": "tiny.png", "width": 30, "height": 20}
+    Image.new("RGB", (30, 20), (90, 90, 90)).save(small / "tiny.png")
+    (small / "truth.json").write_text(json.dumps(document))
+    arguments = ["--annotations", small / "truth.json", "--images", small, "--compare", "full"]
+    done = slicedet("eval", *model, *arguments)
+    assert (done.code, done.err) == (0, "")
+    assert "2 images, 3 objects" in done.out
+
+
+@pytest.mark.filterwarnings("default::slicedet.errors.SlicedetWarning")
+def test_images_of_one_side_only_are_said_on_stderr(slicedet, small):
+    path = small / "found.coco.json"
+    with CocoWriter(path, ["car", "bus"]) as file:
+        for name in ("a.png", "strange.png"):
+            file.add(name, 120, 90, Detections.empty())
+    done = slicedet("eval", "--predictions", path, "--annotations", small / "truth.json", "--json")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith(f"Warning: {path}: 1 of its images are left out, as {small / 'truth.json'} does not")
+    assert "1 of the 2 images" in done.err
+    assert json.loads(done.out)["images_without_annotations"] == ["strange.png"]
 
 
 def test_a_report_that_cannot_be_finished_leaves_nothing(slicedet, small, here):

@@ -245,6 +245,19 @@ def test_mending_keeps_what_is_right(dataset: Dataset, tmp_path: Path) -> None:
     assert [entry["area"] for entry in annotations[:2]] == [100, 200]
 
 
+def test_boxes_whose_area_no_number_holds_are_read(dataset: Dataset) -> None:
+    for entry, sides in zip(dataset.train["annotations"], (1e-200, 1e200), strict=False):
+        entry["bbox"] = [1, 1, sides, sides]
+    assert check(dataset.write()).findings.counts["box-outside"] == 1
+
+
+def test_boxes_too_thin_to_be_written_are_left_out(dataset: Dataset, tmp_path: Path) -> None:
+    box([0, 30, 0.0001, 12])(dataset)
+    changes = repair(check(dataset.write()), tmp_path / "mended")
+    assert changes["train"]["boxes-dropped"] == 1
+    assert check(tmp_path / "mended").passed
+
+
 def test_boxes_of_a_duplicated_category_are_kept(dataset: Dataset, tmp_path: Path) -> None:
     dataset.train["categories"].append({"id": 3, "name": "car"})
     dataset.train["annotations"][0]["category_id"] = 3
@@ -358,7 +371,7 @@ def test_a_repair_never_replaces_anything(dataset: Dataset, tmp_path: Path) -> N
     checked = check(dataset.write())
     with pytest.raises(OutputError, match="exists already"):
         repair(checked, dataset.root)
-    repair(checked, tmp_path / "linked", images="link")
+    repair(checked, tmp_path / "linked", image_mode="link")
     assert (tmp_path / "linked" / "images" / "a0.png").is_symlink()
 
 
@@ -381,6 +394,19 @@ def test_the_report_has_the_keys_of_paddlex(dataset: Dataset, tmp_path: Path) ->
     assert changed[5, 4:26].all()
     assert changed[5:17, 4].all()
     assert not changed[7:15, 7:23].any()
+
+
+def test_each_sample_has_a_picture_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
+    names = ["a/b.png", "a_b.png", "train_a_b.png", "a_b.tif"]
+    for seed, (entry, name) in enumerate(zip(dataset.train["images"], names, strict=True)):
+        entry["file_name"] = name
+        picture(dataset.root / "images" / name, seed=seed)
+    result = json.loads(write_report(check(dataset.write()), tmp_path / "output").read_text())
+    drawn = result["attributes"]["train_sample_paths"]
+    assert len(set(drawn)) == 4
+    for seed, name in enumerate(drawn):
+        expected = np.asarray(Image.open(picture(tmp_path / "expected.png", seed=seed)))
+        assert (np.asarray(Image.open(tmp_path / "output" / name))[37:] == expected[37:]).all()
 
 
 def test_real_photos_pass_and_their_advice_follows(shared: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from dataset_files import load, picture
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
@@ -19,6 +21,7 @@ from pycocotools.coco import COCO
 from slicedet.datasets import coco
 from slicedet.datasets.check import check
 from slicedet.datasets.convert import convert
+from slicedet.datasets.synthetic import SceneSettings, write_scene
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDataset, InvalidSetting, SlicedetError, UnsafeFile
 from slicedet.prediction import Prediction
@@ -143,7 +146,7 @@ def test_real_boxes_survive_the_way_there_and_back(
     shared: Path, tmp_path: Path, real: coco.CocoDataset, format: str, writer: Writer
 ) -> None:
     writer(tmp_path / "source", shared / "data/aerial_vehicles/images", real)
-    done = convert(tmp_path / "source", format, tmp_path / "out", images="link")
+    done = convert(tmp_path / "source", format, tmp_path / "out", image_mode="link")
     assert done.images == {"train": len(real.images)}
     allowed = {"parts of boxes outside the image"}
     assert set(done.left_out) <= allowed
@@ -310,7 +313,7 @@ def test_geojson_needs_to_know_the_class(raster: Any, tmp_path: Path) -> None:
     source = write(
         path.parent / "roofs.geojson", json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
     )
-    with pytest.raises(InvalidDataset, match="no property 'class' but kind"):
+    with pytest.raises(InvalidDataset, match="no property 'class' or 'category' but kind"):
         convert(source, "geojson", tmp_path / "out")
     done = convert(source, "geojson", tmp_path / "out", class_property="kind", class_name="other")
     assert rows(tmp_path / "out") == [("a.tif", "roof", 10, 10, 10, 10)]
@@ -477,7 +480,7 @@ def test_unlabeled_images_replace_no_others(tmp_path: Path, mode: str) -> None:
         picture(tmp_path / "source" / name, seed=seed)
     write(tmp_path / "source/Annotations/1.xml", voc("1.jpg", ("car", 1, 2, 3, 4)))
     write(tmp_path / "source/unlabeled.txt", "new/1.jpg\nimages/new/1.jpg\n")
-    done = convert(tmp_path / "source", "VOCWithUnlabeled", tmp_path / "out", images=mode)
+    done = convert(tmp_path / "source", "VOCWithUnlabeled", tmp_path / "out", image_mode=mode)
     assert done.unlabeled == 2
     names = (tmp_path / "out/annotations/unlabeled.txt").read_text().split()
     assert names == ["new/1.jpg", "images/new/1.jpg"]
@@ -669,8 +672,196 @@ def test_features_outside_every_raster_are_counted(raster: Any, tmp_path: Path) 
     assert not (tmp_path / "again").exists()
 
 
+def test_geojson_in_folders_keeps_them_apart(raster: Any, tmp_path: Path) -> None:
+    for number, day in enumerate(("day1", "day2")):
+        transform = rasterio.Affine(1, 0, 500000 + 100 * number, 0, -1, 5e6)
+        raster(f"source/{day}/site.tif", np.zeros((3, 40, 60), np.uint8), **{**PLACE, "transform": transform})
+        features(tmp_path / f"source/{day}/site.geojson", (500010 + 100 * number, 4999990))
+    features(tmp_path / "source/day1/other.geojson", (500010, 4999990))
+    done = convert(tmp_path / "source", "geojson", tmp_path / "out")
+    assert rows(tmp_path / "out") == [
+        ("day1/site.tif", "car", 10, 10, 10, 10), ("day2/site.tif", "car", 10, 10, 10, 10)
+    ]  # fmt: skip
+    assert done.left_out == {"vector files without a raster named alike": 1}
+    features(tmp_path / "source/day2/site.gpkg", (500010, 4999990))
+    with pytest.raises(InvalidDataset, match=r"site\.geojson and site\.gpkg: are both named like .*site\.tif"):
+        convert(tmp_path / "source", "geojson", tmp_path / "again")
+
+
+def test_geojson_and_rasters_in_folders_of_their_own(raster: Any, tmp_path: Path) -> None:
+    for name in ("maps/a", "maps/old/b", "b"):
+        raster(f"source/{name}.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+    for name in ("a", "b"):
+        (tmp_path / "source/labels").mkdir(exist_ok=True)
+        features(tmp_path / f"source/labels/{name}.geojson", (500010, 4999990))
+    convert(tmp_path / "source", "geojson", tmp_path / "out")
+    assert sorted(row[0] for row in rows(tmp_path / "out")) == ["b.tif", "maps/a.tif", "maps/old/b.tif"]
+
+
+def test_geojson_of_a_painted_scene_needs_no_option(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", SceneSettings(width=400, height=300, seed=3))
+    convert(tmp_path / "scene.truth.geojson", "geojson", tmp_path / "out", rasters=tmp_path / "scene.tif")
+    expected = COCO(tmp_path / "scene.truth.coco.json")
+    found = {(kind, *np.rint(box)) for _, kind, *box in rows(tmp_path / "out")}
+    assert found
+    assert found == {(expected.cats[a["category_id"]]["name"], *a["bbox"]) for a in expected.anns.values()}
+
+
+def test_labelme_images_are_where_their_path_says(tmp_path: Path) -> None:
+    shapes = ("car", "rectangle", [[1, 2], [3, 4]])
+    for seed, name in enumerate(("source/images/1.png", "source/json/1.png", "pics/1.png", "elsewhere/deep/3.png")):
+        picture(tmp_path / name, seed=seed)
+    picture(tmp_path / "source/images/2.png", seed=8)
+    for name, path in (("1", "1.png"), ("2", "C:\\photos\\2.png"), ("other", "..\\..\\pics\\1.png")):
+        write(tmp_path / f"source/json/{name}.json", labelme(path, shapes))
+    write(tmp_path / "source/json/3.json", labelme(str(tmp_path.parent / "3.png"), shapes))
+    picture(tmp_path.parent / "3.png", seed=9)
+    done = convert(tmp_path / "source", "labelme", tmp_path / "out")
+    assert done.left_out == {"images that are not there": 1}
+    assert {row[0] for row in rows(tmp_path / "out")} == {"json/1.png", "2.png", "pics/1.png"}
+    for name, source in (("json/1.png", "source/json/1.png"), ("pics/1.png", "pics/1.png")):
+        assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / source).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../../../../../../../etc/passwd", "a\0.png", "a" * 5000, "/dev/zero"])
+def test_labelme_paths_that_lead_nowhere_are_counted(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "source/0.json", labelme(name, ("car", "rectangle", [[1, 2], [3, 4]])))
+    with pytest.raises(InvalidDataset, match="1 images that are not there"):
+        convert(tmp_path / "source", "labelme", tmp_path / "out")
+
+
+@pytest.mark.parametrize("classes", [["car", ""], ["car", " "], ["car", "bus", "car"]])
+def test_classes_without_a_name_or_there_twice_are_refused(tmp_path: Path, classes: list[str]) -> None:
+    with pytest.raises(InvalidSetting, match=r"^classes 'car.*': one of them"):
+        convert(tmp_path, "voc", tmp_path / "out", classes=classes)
+
+
+def test_difficult_objects_are_not_judged(tmp_path: Path) -> None:
+    picture(tmp_path / "voc/images/0.jpg")
+    text = voc("0.jpg", ("car", 1, 2, 9, 8), ("car", 11, 12, 19, 18))
+    write(tmp_path / "voc/Annotations/0.xml", text.replace("</bndbox>", "</bndbox><difficult>1</difficult>", 1))
+    picture(tmp_path / "dota/images/0.png")
+    lines = ("1 1 9 1 9 9 1 9 car 1", "11 1 19 1 19 9 11 9 car 0", "21 1 29 1 29 9 21 9 car")
+    write(tmp_path / "dota/labelTxt/0.txt", "\n".join(lines))
+    for format, crowd in (("voc", [1, 0]), ("dota", [1, 0, 0])):
+        done = convert(tmp_path / format, format, tmp_path / f"out {format}")
+        assert [entry["iscrowd"] for entry in load(tmp_path / f"out {format}", "train")["annotations"]] == crowd
+        assert done.crowd == {"train": 1}
+
+
+def test_virtual_rasters_and_img_files_are_images(raster: Any, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 60), np.uint8)
+    raster("source/images/a.img", pixels, driver="HFA", **PLACE)
+    part = raster("source/parts/b.tif", pixels, **PLACE)
+    rasterio.shutil.copy(part, tmp_path / "source/images/b.vrt", driver="VRT")
+    virtual = (tmp_path / "source/images/b.vrt").read_text()
+    relative = '<SourceFilename relativeToVRT="1">../parts/b.tif</SourceFilename>'
+    write(tmp_path / "source/images/b.vrt", re.sub("<SourceFilename.*</SourceFilename>", relative, virtual))
+    for name in ("a", "b"):
+        write(tmp_path / f"source/labels/{name}.txt", "0 0.5 0.5 0.5 0.5")
+    write(tmp_path / "source/classes.txt", "car")
+    for mode in ("copy", "link"):
+        convert(tmp_path / "source", "yolo", tmp_path / mode, image_mode=mode)
+        assert [row[0] for row in rows(tmp_path / mode)] == ["a.img", "b.vrt"]
+        for name in ("a.img", "b.vrt"):
+            with rasterio.open(tmp_path / mode / "images" / name) as dataset:
+                assert (dataset.read() == pixels).all()
+                assert dataset.transform == PLACE["transform"]
+
+
+def instances(names: dict[str, int], categories: dict[str, int], box: list[float], **more: Any) -> dict[str, Any]:
+    """A COCO document with one box of each category on each image."""
+    images = [{"id": i, "file_name": name, "width": 60, "height": 40} for name, i in names.items()]
+    annotations = [
+        {"id": 10 * i + kind, "image_id": i, "category_id": kind, "bbox": box, "area": 7.5, "iscrowd": 0, **more}
+        for i in names.values()
+        for kind in categories.values()
+    ]
+    kinds = [{"id": kind, "name": name, "supercategory": "none"} for name, kind in categories.items()]
+    return {"images": images, "annotations": annotations, "categories": kinds, "licenses": ["CC"]}
+
+
+@pytest.mark.parametrize("place", ["{0}2017", "images/{0}2017", "images"])
+def test_coco_as_it_is_published(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "source"
+    for seed, split in enumerate(("train", "val", "test")):
+        picture(root / place.format(split) / f"{seed}.jpg", seed=seed)
+        content = instances({f"{seed}.jpg": 7}, {"bus": 9, "car": 4} if seed else {"car": 3, "tram": 90}, [1, 2, 10, 6])
+        name = "image_info" if split == "test" else "instances"
+        write(root / f"annotations/{name}_{split}2017.json", json.dumps(content))
+        write(root / f"annotations/captions_{split}2017.json", json.dumps({**content, "categories": []}))
+    done = convert(root, "COCO", tmp_path / "out")
+    assert (done.images, done.boxes) == ({"train": 1, "val": 1}, {"train": 2, "val": 2})
+    assert (done.categories, done.left_out) == (("car", "tram", "bus"), {})
+    folder = "" if place == "images" else "{0}2017/"
+    for seed, (split, kinds) in enumerate((("train", ("car", "tram")), ("val", ("car", "bus")))):
+        name = folder.format(split) + f"{seed}.jpg"
+        assert sorted(rows(tmp_path / "out", split)) == sorted((name, kind, 1, 2, 10, 6) for kind in kinds)
+        original = root / place.format(split) / f"{seed}.jpg"
+        assert (tmp_path / "out/images" / name).read_bytes() == original.read_bytes()
+        assert {entry["area"] for entry in load(tmp_path / "out", split)["annotations"]} == {7.5}
+    numbers = [entry["id"] for split in ("train", "val") for entry in load(tmp_path / "out", split)["annotations"]]
+    assert numbers == [1, 2, 3, 4]
+    assert check(tmp_path / "out").passed
+    one = convert(root / "annotations/instances_val2017.json", "coco", tmp_path / "one", image_mode="link")
+    assert (one.images, one.categories) == ({"val": 1}, ("car", "bus"))
+
+
+def test_coco_as_roboflow_exports_it(tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "valid", "test")):
+        picture(tmp_path / "source" / split / "a.jpg", seed=seed)
+        content = instances({"a.jpg": 0}, {"car": 1}, [1, 2, 10, 6], **({"iscrowd": 1} if split == "test" else {}))
+        write(tmp_path / "source" / split / "_annotations.coco.json", json.dumps(content))
+    done = convert(tmp_path / "source", "coco", tmp_path / "out")
+    assert done.images == {"train": 1, "val": 1, "test": 1}
+    assert done.crowd == {"train": 0, "val": 0, "test": 1}
+    for split, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
+        assert rows(tmp_path / "out", split) == [(f"{folder}/a.jpg", "car", 1, 2, 10, 6)]
+        original = tmp_path / "source" / folder / "a.jpg"
+        assert (tmp_path / "out/images" / folder / "a.jpg").read_bytes() == original.read_bytes()
+    assert [part.split.name for part in check(tmp_path / "out").splits] == ["train", "val", "test"]
+
+
+def test_coco_with_faults_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
+    picture(tmp_path / "source/a.jpg")
+    content = instances({"a.jpg": 1, "C:\\photos\\..\\..": 2, "../../b.jpg": 3}, {"car": 1}, [1, 2, 10, 6])
+    boxes = ([1, 2, 10, 0], [float("nan"), 2, 3, 4], [50, 30, 30, 30])
+    for number, box in enumerate(boxes):
+        entry = {"id": 90 + number, "image_id": 1, "category_id": 1, "bbox": box, "area": 50.0}
+        content["annotations"].append(entry)
+    content["annotations"].append({"id": 99, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4]})
+    source = write(tmp_path / "source/mine.json", json.dumps(content))
+    done = convert(source, "coco", tmp_path / "out")
+    assert rows(tmp_path / "out") == [("a.jpg", "car", 1, 2, 10, 6), ("a.jpg", "car", 50, 30, 10, 10)]
+    assert [entry["area"] for entry in load(tmp_path / "out", "train")["annotations"]] == [7.5, 5.556]
+    assert sorted(done.left_out.values()) == [1, 1, 1, 1, 1]
+    assert done.left_out["images that are not there"] == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "holds no COCO file"),
+        ({"mine.json": "{}"}, "mine.json: holds no images or no categories"),
+        ({"mine.json": "[]"}, "mine.json: "),
+        ({"train/_annotations.coco.json": "{"}, "_annotations.coco.json: is not valid JSON"),
+        (
+            {"mine.json": '{"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]}'},
+            "holds no images or no cat",
+        ),
+    ],
+)
+def test_what_is_no_coco_is_said(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    (tmp_path / "source").mkdir()
+    for name, text in files.items():
+        write(tmp_path / "source" / name, text)
+    with pytest.raises(InvalidDataset, match=said):
+        convert(tmp_path / "source", "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_formats_and_modes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="expected one of voc"):
         convert(tmp_path, "kitti", tmp_path / "out")
     with pytest.raises(InvalidSetting, match="expected copy or link"):
-        convert(tmp_path, "voc", tmp_path / "out", images="move")
+        convert(tmp_path, "voc", tmp_path / "out", image_mode="move")

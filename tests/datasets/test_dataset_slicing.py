@@ -89,6 +89,15 @@ def test_crowd_regions_are_kept_however_little_is_visible(tmp_path: Path) -> Non
     assert [entry["bbox"] for entry in entries] == [[0, 0, 32, 32], [0, 0, 5, 32], [0, 0, 32, 25], [0, 0, 5, 25]]
 
 
+def test_pieces_without_width_are_not_written(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    for entry, crowd in zip(dataset.train["annotations"][:2], (1, 0), strict=True):
+        entry |= {"bbox": [31.9999999999999, 0, 20, 20], "area": 400, "iscrowd": crowd}
+    slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(32, 0, min_visible=1e-16, empty_ratio=None))
+    assert min(side for entry in load(tmp_path / "tiles", "train")["annotations"] for side in entry["bbox"][2:]) > 0
+    assert check(tmp_path / "tiles").findings.counts["box-empty"] == 0
+
+
 def few(shared: Path, folder: Path, places: tuple[int, ...]) -> Path:
     """Annotations of some of the real photos."""
     content = json.loads((shared / "data/aerial_vehicles/annotations/instance_train.json").read_text())
@@ -217,7 +226,7 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "data")
     dataset.val["images"][1]["width"] = 61
     dataset.val["annotations"][2]["bbox"] = [1, 1, 5, 5]
-    with pytest.raises(InvalidDataset, match=r"b1\.png: has 60 x 40 pixels, its annotations say 61 x 40"):
+    with pytest.raises(InvalidDataset, match=r"b1\.png: is 60 x 40 pixels, its annotations say 61 x 40"):
         slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(32))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     with pytest.raises(OutputError, match="exists already"):

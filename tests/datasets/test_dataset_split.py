@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from slicedet.datasets.slicing import SliceSettings, slice_dataset
 from slicedet.datasets.split import SplitSettings, _choose, split
 from slicedet.errors import InvalidDataset, InvalidSetting
 
@@ -97,6 +98,16 @@ def test_ids_and_other_members_survive(tmp_path: Path) -> None:
         after |= {image["file_name"]: image["id"] for image in content["images"]}
         assert len(content["images"]) == 3
     assert after == before
+
+
+@pytest.mark.parametrize("licenses", ["CC-BY", ["CC-BY"], [{"id": 1}], {"name": "CC-BY"}])
+def test_licences_of_any_form_survive(tmp_path: Path, licenses: object) -> None:
+    dataset = Dataset(tmp_path)
+    dataset.train["licenses"] = dataset.val["licenses"] = licenses
+    split(dataset.write(), SplitSettings(50, 50))
+    slice_dataset(tmp_path, tmp_path / "tiles", SliceSettings(32))
+    for root in (tmp_path, tmp_path / "tiles"):
+        assert load(root, "train")["licenses"] == licenses
 
 
 def test_a_single_file_is_divided(tmp_path: Path) -> None:

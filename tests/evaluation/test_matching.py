@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.cbook import STEP_LOOKUP_MAP
+from matplotlib.figure import Figure
+from pycocotools import mask
 
 from slicedet.datasets import coco
-from slicedet.evaluation import predictions
+from slicedet.evaluation import plots, predictions
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.evaluating import evaluate
 from slicedet.evaluation.matching import Curve, match
-from slicedet.evaluation.results import Truth, compared
+from slicedet.evaluation.results import Results, Truth, compared
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -65,6 +68,36 @@ def test_no_threshold_has_a_better_f1_than_the_best(scatter, write, seed):
     assert best is not None
     tried = [evaluate(dataset, found, threshold=t / 100).at_threshold.counts.f1 for t in range(0, 101, 4)]
     assert best.counts.f1 >= max(tried)
+
+
+def test_an_overlap_of_exactly_a_half_falls_as_in_pycocotools():
+    rng = np.random.default_rng(1)
+    x, y, width, height = (rng.integers(1, 10000, 600) / 100 for _ in range(4))
+    half = np.round(width / 2, 6)
+    rows, ids = np.arange(600), np.zeros(600, np.int32)
+    truth = Truth(np.stack([x, y, x + width, y + height], 1), ids, rows, ids.astype(bool), width * height)
+    results = Results(np.stack([x, y, x + half, y + height], 1), np.full(600, 0.5), ids, rows)
+    boxes = (np.stack([x, y, side, height], 1) for side in (half, width))
+    overlaps = [mask.iou(a[None], b[None], [0])[0, 0] for a, b in zip(*boxes, strict=True)]
+    assert match(truth, results).hit.tolist() == [overlap >= 0.5 for overlap in overlaps]
+
+
+def test_the_plot_holds_precision_recall_and_f1_down_to_the_next_score(write):
+    frames = [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}]
+    things = [{"image_id": 1, "category_id": 1, "bbox": [x, 10, 10, 10], "area": 100, "id": x} for x in (10, 40, 70)]
+    document = {"images": frames, "annotations": things, "categories": [{"id": 1, "name": "car"}]}
+    dataset = coco.read(write("truth.json", document))
+    scored = [{**thing, "score": score} for thing, score in zip(things, (0.9, 0.5, 0.2), strict=True)]
+    found = predictions.read(write("found.json", scored), dataset)
+    evaluation = evaluate(dataset, found)
+    axes = Figure().subplots()
+    plots._by_threshold(axes, {"predictions": evaluation})
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    for threshold in (0.8, 0.4, 0.3):
+        counts = evaluate(dataset, found, threshold=threshold).at_threshold.counts
+        for line, expected in zip(lines, (counts.precision, counts.recall, counts.f1), strict=True):
+            steps = STEP_LOOKUP_MAP[line.get_drawstyle()](line.get_xdata(), line.get_ydata())
+            assert np.interp(threshold, steps[0][::-1], steps[1][::-1]) == pytest.approx(expected)
 
 
 def test_nothing_found_has_no_best_threshold(scatter, write):

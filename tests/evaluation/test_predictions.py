@@ -7,7 +7,7 @@ import pytest
 
 from slicedet.datasets import coco
 from slicedet.detections import Detections
-from slicedet.errors import InvalidDataset
+from slicedet.errors import InvalidDataset, SlicedetWarning
 from slicedet.evaluation import predictions
 from slicedet.outputs.coco import CocoWriter
 
@@ -40,11 +40,39 @@ def test_documents_go_by_names(tmp_path, dataset):
     with CocoWriter(path, ["ship", "car"]) as file:
         for name in ("b.png", "somewhere/a.png", "south/c.png", "c.png", "strange.png"):
             file.add(name, 100, 80, one)
-    found = predictions.read(path, dataset)
+    with pytest.warns(SlicedetWarning, match=r": 2 of its .*\(c\.png, strange\.png\); 1 of the 4 .* missed"):
+        found = predictions.read(path, dataset)
     assert found.results.image_indices.tolist() == [0, 1, 3]
     assert found.categories == ("ship", "car")
     # There are two c.png.
     assert found.other_images == ("c.png", "strange.png")
+
+
+@pytest.mark.parametrize("names", [("day2/a.png", "day1/a.png"), ("day1/a.png", "day2/a.png"), ("day2/a.png", "a.png")])
+def test_a_last_part_that_two_images_of_the_file_have_counts_as_neither(write, tmp_path, names):
+    frames = [{"id": 1, "file_name": "day1/a.png", "width": 100, "height": 80}]
+    dataset = coco.read(write("truth.json", {"images": frames, "categories": NAMES, "annotations": []}))
+    path = tmp_path / "found.coco.json"
+    with CocoWriter(path, ["car"]) as file:
+        for name in (*names, "b.png"):
+            file.add(name, 100, 80, Detections([[1, 2, 3, 4]], [0.5], [0]))
+    if "day1/a.png" not in names:
+        with pytest.raises(InvalidDataset, match="none of its images"):
+            predictions.read(path, dataset)
+        return
+    with pytest.warns(SlicedetWarning, match=r": 2 of its images .*\(day2/a\.png, b\.png\)$"):
+        found = predictions.read(path, dataset)
+    assert (len(found.results), found.other_images) == (1, ("day2/a.png", "b.png"))
+
+
+def test_an_image_in_which_nothing_was_found_is_one_of_the_datasets(tmp_path, dataset):
+    path = tmp_path / "found.coco.json"
+    with CocoWriter(path, ["car"]) as file:
+        for name in ("north/a.png", "strange.png"):
+            file.add(name, 100, 80, Detections.empty())
+    with pytest.warns(SlicedetWarning, match="strange"):
+        found = predictions.read(path, dataset)
+    assert (len(found.results), found.other_images) == (0, ("strange.png",))
 
 
 def test_a_score_reaches_a_threshold_of_the_same_number(write, dataset):

@@ -1,5 +1,5 @@
 """Other formats of annotations to COCO: one file per format, each of which reads; one that writes."""
 
-from slicedet.datasets.convert.conversion import FORMATS, Conversion, convert
+from slicedet.datasets.convert.conversion import FORMATS, Conversion, check_classes, convert
 
-__all__ = ["FORMATS", "Conversion", "convert"]
+__all__ = ["FORMATS", "Conversion", "check_classes", "convert"]

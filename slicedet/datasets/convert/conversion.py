@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from slicedet.datasets.layout import annotations_name, relative
 from slicedet.datasets.listing import TOLERANCE_PX, as_shown
 from slicedet.datasets.writing import CocoFile, check_image_mode, new_folder, place_image
 from slicedet.errors import InvalidDataset, InvalidSetting, SlicedetError
+from slicedet.pipeline import Progress
 from slicedet.raster.orientation import Orientation
 from slicedet.raster.scene import Scene
 
@@ -28,13 +29,12 @@ FORMATS = {
     "dota": "dota",
     "visdrone": "visdrone",
     "geojson": "geojson",
+    "coco": "coco",
 }
 """The module of each format; names are told apart regardless of case."""
 
 _DECIMALS = 3
 """Digits of pixels that are written."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def convert(
     output: str | Path,
     *,
     classes: Sequence[str] = (),
-    images: str = "copy",
+    image_mode: str = "copy",
     progress: Progress | None = None,
     **options: Any,
 ) -> Conversion:
@@ -70,13 +70,14 @@ def convert(
 
     source: as the format wants it. format: one of FORMATS. output: a folder that does not exist or is empty. classes:
     the categories to keep, in the order of their ids; by default all, in the order of the format's own list, else of
-    their first appearance. images: "copy", or "link" for symbolic links. options: those of the format.
+    their first appearance. image_mode: "copy", or "link" for symbolic links. options: those of the format.
     Categories, images and annotations are numbered from 1, over all splits. Boxes are cut to their image. Of images
     that would have the same name, the later one has its path below the source. Raises InvalidDataset where the source
     cannot be read, an image is annotated twice in a split, or no box is of `classes`; OutputError where the output
     cannot be written.
     """
-    check_image_mode(images)
+    check_classes(classes)
+    check_image_mode(image_mode)
     if format.lower() not in FORMATS:
         raise InvalidSetting(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     module = importlib.import_module(f"slicedet.datasets.convert.{FORMATS[format.lower()]}")
@@ -84,8 +85,16 @@ def convert(
         Path(source), **options, **({"unlabeled": True} if format.lower().endswith("unlabeled") else {})
     )
     with new_folder(output) as folder:
-        writer = _Writer(Path(source), folder, reader, classes, images)
+        writer = _Writer(Path(source), folder, reader, classes, image_mode)
         return writer.run(progress or (lambda done, total: None))
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Raises InvalidSetting for a category without a name, and for one that is there twice."""
+    if not all(name.strip() for name in names):
+        raise InvalidSetting(f"classes {','.join(names)!r}: one of them has no name")
+    if len(set(names)) < len(names):
+        raise InvalidSetting(f"classes {','.join(names)!r}: one of them is there twice")
 
 
 class _Writer:
@@ -144,7 +153,8 @@ class _Writer:
 
     def _opened(self, sample: Sample) -> tuple[int, int, int] | None:
         """Width, height and EXIF orientation of a sample's image; None where it is left out."""
-        if not sample.image.is_file():
+        # False also for names that no file can have.
+        if not os.path.isfile(sample.image):
             self._left_out["images that are not there"] += 1
             return None
         try:
@@ -197,7 +207,7 @@ class _Writer:
             if box is None:
                 continue
             for number in self._numbers_of(thing):
-                self._add_annotation(sample.split, number, box, thing.crowd)
+                self._add_annotation(sample.split, number, box, thing)
 
     def _numbers_of(self, thing: Labelled) -> Sequence[int]:
         """The ids of the categories of an object."""
@@ -224,18 +234,23 @@ class _Writer:
             self._left_out["parts of boxes outside the image"] += 1
         return inside
 
-    def _add_annotation(self, split: str, category: int, corners: Box, crowd: bool) -> None:
+    def _add_annotation(self, split: str, category: int, corners: Box, thing: Labelled) -> None:
         x1, y1, x2, y2 = corners
         box = [round(value, _DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1)]
         self._annotation_number += 1
-        self._crowd[split] += crowd
+        self._crowd[split] += thing.crowd
+        area = box[2] * box[3]
+        if thing.area is not None:
+            left, top, right, bottom = thing.box
+            # As much of it as is left of the box.
+            area = thing.area * min(1.0, (x2 - x1) * (y2 - y1) / ((right - left) * (bottom - top)))
         self._files[split].add_annotation(
             {
                 "id": self._annotation_number,
                 "image_id": self._image_number,
                 "category_id": category,
                 "bbox": box,
-                "area": round(box[2] * box[3], _DECIMALS),
-                "iscrowd": int(crowd),
+                "area": round(area, _DECIMALS),
+                "iscrowd": int(thing.crowd),
             }
         )

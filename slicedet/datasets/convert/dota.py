@@ -17,7 +17,8 @@ _FOLDERS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0", "labe
 
 class Reader:
     """Reads images/ and labelTxt/, or train/, val/ and test/ with them. Images without a label file are left out; the
-    ground sampling distance that a file states goes into the image's entry as `gsd`."""
+    ground sampling distance that a file states goes into the image's entry as `gsd`. Objects marked difficult, which
+    DOTA does not judge, become iscrowd."""
 
     def __init__(self, source: Path) -> None:
         self._root = source
@@ -41,7 +42,8 @@ class Reader:
                 if len(words) < 9:
                     raise InvalidDataset(f"{path}: line {line}: expected eight numbers and a category: {text:.60}")
                 corners = numbers(words[:8], path, line)
-                objects.append(Labelled(words[8], around(list(zip(corners[::2], corners[1::2], strict=True)))))
+                box = around(list(zip(corners[::2], corners[1::2], strict=True)))
+                objects.append(Labelled(words[8], box, crowd=words[9:10] == ["1"]))
             yield Sample(split, image, name, objects, path, extra=extra)
 
 

@@ -17,6 +17,9 @@ from slicedet.raster.georeference import transformer
 from slicedet.raster.scene import Scene
 
 SUFFIXES = (".geojson", ".json", ".gpkg", ".fgb", ".shp")
+_PROPERTIES = ("class", "category")
+"""Properties that name the category where nobody says which: that of predictions, and that of painted scenes."""
+
 _POINT_TYPES = (0, 4)
 """Point and MultiPoint, by their numbers in shapely."""
 
@@ -28,7 +31,9 @@ class Reader:
     """Reads one vector file over rasters, or a folder of rasters with a vector file for each, named alike.
 
     rasters: the raster, or folder of rasters, that a single vector file belongs to; by default the folder it is in.
-    class_property: the property that names the category. class_name: the category of features that have none.
+    Alike are paths below their folders without suffix; where a file has none, its stem, if no other such file has it.
+    class_property: the property that names the category, by default class, where there is none category.
+    class_name: the category of features that have none.
     A feature is the box around it in pixels, in each raster that has its middle. Points have no size and are left out.
     """
 
@@ -36,17 +41,20 @@ class Reader:
         self,
         source: Path,
         rasters: str | Path | None = None,
-        class_property: str = "class",
+        class_property: str | None = None,
         class_name: str | None = None,
     ) -> None:
-        self._property, self._name = class_property, class_name
+        self._properties = _PROPERTIES if class_property is None else (class_property,)
+        self._name = class_name
         self.categories: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.unlabeled: list[Path] = []
         self._source = source
         self._rasters_of: dict[Path, list[tuple[Path, str]]] = {}
-        for image, vectors, name in _pairs(source, None if rasters is None else Path(rasters)):
+        pairs, unmatched = _pairs(source, None if rasters is None else Path(rasters))
+        for image, vectors, name in pairs:
             self._rasters_of.setdefault(vectors, []).append((image, name))
+        self.left_out["vector files without a raster named alike"] += unmatched
 
     def samples(self) -> Iterator[Sample]:
         placed = 0
@@ -89,21 +97,20 @@ class Reader:
         return layers
 
     def _categories(self, path: Path, fields: list[str], columns: list[Any], count: int) -> list[str]:
-        if self._property in fields:
-            values = [
-                None if value is None or value != value else str(value)
-                for value in columns[fields.index(self._property)]
-            ]
+        found = next((name for name in self._properties if name in fields), None)
+        wanted = " or ".join(map(repr, self._properties)) if found is None else repr(found)
+        if found is not None:
+            values = [None if value is None or value != value else str(value) for value in columns[fields.index(found)]]
         elif self._name is None:
             raise InvalidDataset(
-                f"{path}: features have no property {self._property!r} but {', '.join(fields) or 'none'}; name one by "
+                f"{path}: features have no property {wanted} but {', '.join(fields) or 'none'}; name one by "
                 "--class-property, or one category for all by --class-name"
             )
         else:
             values = [None] * count
         missing = sum(value is None for value in values)
         if missing and self._name is None:
-            raise InvalidDataset(f"{path}: {missing} features have no {self._property!r}; --class-name gives them one")
+            raise InvalidDataset(f"{path}: {missing} features have no {wanted}; --class-name gives them one")
         return [value if value is not None else str(self._name) for value in values]
 
 
@@ -167,14 +174,12 @@ def _objects(layer: _Layer, scene: Scene, path: Path) -> Iterator[Labelled]:
             yield Labelled(category, (x1, y1, x2, y2))
 
 
-def _pairs(source: Path, rasters: Path | None) -> Iterator[tuple[Path, Path, str]]:
-    """Raster, vector file and name of the raster."""
+def _pairs(source: Path, rasters: Path | None) -> tuple[list[tuple[Path, Path, str]], int]:
+    """Raster, vector file and name of each raster, and how many vector files of a folder have none."""
+    unmatched = 0
     if source.is_dir():
         place = rasters or source
-        vectors = {path.stem: path for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES}
-        found = [(image, vectors[image.stem]) for image in images_below(place) if image.stem in vectors]
-        if not found:
-            raise InvalidDataset(f"{source}: holds no raster with a vector file named alike")
+        found, unmatched = _alike(source, place)
     elif not source.is_file():
         raise InvalidDataset(f"{source}: no such folder or vector file")
     else:
@@ -182,5 +187,37 @@ def _pairs(source: Path, rasters: Path | None) -> Iterator[tuple[Path, Path, str
         if rasters is not None and not rasters.exists():
             raise InvalidDataset(f"{rasters}: no such raster or folder of rasters")
         found = [(image, source) for image in (images_below(place) if place.is_dir() else [place])]
-    for image, vector in found:
-        yield image, vector, image.relative_to(place).as_posix() if place.is_dir() else image.name
+    named = place.is_dir()
+    return [
+        (image, vector, image.relative_to(place).as_posix() if named else image.name) for image, vector in found
+    ], unmatched
+
+
+def _alike(source: Path, place: Path) -> tuple[list[tuple[Path, Path]], int]:
+    """The rasters below a folder with the vector file named alike, and how many vector files have none.
+
+    Raises InvalidDataset where two vector files would be those of one raster, or none is.
+    """
+    of_path: dict[Path, list[Path]] = {}
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            of_path.setdefault(path.relative_to(source).with_suffix(""), []).append(path)
+    images = [(image.relative_to(place).with_suffix(""), image) for image in images_below(place)]
+    taken = {own for own, _ in images if own in of_path}
+    # Folders such as maps/ and labels/ keep apart what belongs together.
+    of_stem: dict[str, list[Path]] = {}
+    for own in of_path.keys() - taken:
+        of_stem.setdefault(own.name, []).append(own)
+    found = []
+    for own, image in images:
+        alone = of_stem.get(own.name, [])
+        if own not in taken and len(alone) != 1:
+            continue
+        vectors = of_path[own if own in taken else alone[0]]
+        if len(vectors) > 1:
+            raise InvalidDataset(f"{vectors[0]} and {vectors[1].name}: are both named like {image}; take one away")
+        found.append((image, vectors[0]))
+    if not found:
+        raise InvalidDataset(f"{source}: holds no raster with a vector file named alike")
+    used = {vector for _, vector in found}
+    return found, sum(vector not in used for vectors in of_path.values() for vector in vectors)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slicedet.datasets.convert.lists import annotation_files, unlabeled_images
-from slicedet.datasets.convert.samples import Box, Labelled, Sample, around, last_part, name_below
+from slicedet.datasets.convert.samples import (
+    IMAGE_SUFFIXES,
+    Box,
+    Labelled,
+    Sample,
+    around,
+    last_part,
+    name_below,
+    path_below,
+)
 from slicedet.errors import InvalidDataset
 
 _AREAS = ("rectangle", "polygon", "rotation", "mask")
@@ -34,17 +44,28 @@ class Reader:
             try:
                 content = json.loads(path.read_text(encoding="utf-8-sig"))
                 shapes = content["shapes"]
-                name = last_part(str(content["imagePath"]))
+                named = str(content["imagePath"])
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InvalidDataset(f"{path}: is no LabelMe file (it needs shapes and imagePath)") from error
             if not isinstance(shapes, list):
                 raise InvalidDataset(f"{path}: is no LabelMe file (shapes is no list)")
-            places = [self._root / "images" / name, path.with_name(name), self._root / name]
-            image = next((place for place in places if place.is_file()), places[0])
+            image = self._image(path, named)
             objects = [thing for shape in shapes if (thing := self._object(path, shape)) is not None]
             width, height = content.get("imageWidth"), content.get("imageHeight")
             stated = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-            yield Sample(split, image, name_below(self._root, image), objects, path, stated)
+            below = self._root if path_below(self._root, image) else self._root / ".."
+            yield Sample(split, image, name_below(below, image), objects, path, stated)
+
+    def _image(self, path: Path, named: str) -> Path:
+        """Where the image of a JSON file is: where imagePath leads from there, else beside it, in images/ or in the
+        source's folder."""
+        name = last_part(named)
+        places = [path.parent / name, self._root / "images" / name, self._root / name]
+        # A path from another computer, or from a stranger, is not followed out of the folder that the source is in.
+        meant = Path(os.path.abspath(path.parent / named.replace("\\", "/")))
+        if path_below(self._root / "..", meant) and meant.suffix.lower() in IMAGE_SUFFIXES:
+            places.insert(0, meant)
+        return next((place for place in places if os.path.isfile(place)), places[0])
 
     def _object(self, path: Path, shape: Any) -> Labelled | None:
         try:

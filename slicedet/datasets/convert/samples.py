@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
+from slicedet.batch.listing import IMAGE_SUFFIXES as LISTED
+from slicedet.datasets.listing import Box
 from slicedet.errors import InvalidDataset
 
-Box = tuple[float, float, float, float]
-"""x1 y1 x2 y2 in pixels of the image."""
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+IMAGE_SUFFIXES = tuple(sorted(LISTED))
+"""What counts as an image, as for `slicedet batch`."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An object: its category by name, its box, and whether it is a region of many. A region without a category stands
-    for all that the reader knows beforehand."""
+    """An object: its category by name, its box, and whether it is a region of many, or not to be judged. Such a one
+    without a category stands for all that the reader knows beforehand. area: in pixels, where it is not the box's."""
 
     category: str | None
     box: Box
     crowd: bool = False
+    area: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class Reader:
     """Reads Annotations/*.xml or the files that PaddleX's lists name, with images/ or JPEGImages/.
 
     The image is the one named like the XML file, else the one that <filename> names: copies of a file often keep the
-    name of the first. Corners are taken as they stand,
-    as in PaddleX (VOC itself counts from 1). Objects without a bndbox are left out.
+    name of the first. Corners are taken as they stand, as in PaddleX (VOC itself counts from 1). Objects without a
+    bndbox are left out; those marked difficult, which VOC does not judge, become iscrowd.
     """
 
     def __init__(self, source: Path, unlabeled: bool = False) -> None:
@@ -61,7 +61,8 @@ class Reader:
             self.left_out["objects without a box"] += 1
             return None
         x1, y1, x2, y2 = (_number(path, box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        return Labelled(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+        difficult = (element.findtext("difficult") or "").strip().lower() in ("1", "true")
+        return Labelled(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), crowd=difficult)
 
 
 def _stated(root: Element) -> tuple[int, int] | None:
