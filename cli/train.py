@@ -27,7 +27,7 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
     """Train a network and export the best of it.
 
     CONFIG is a YAML file in slicedet's keys or in PaddleX's, or the name of one that comes with slicedet.
-    """  # fmt: skip
+    """
     if resume and overwrite:
         raise click.UsageError("--resume goes on with a training, --overwrite begins anew: choose one")
     import warnings
@@ -36,6 +36,7 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
     from slicedet.errors import InvalidSetting, SlicedetWarning
     from slicedet.training import config as configuration
     from slicedet.training import report
+    from slicedet.training.checkpoint import FILE_NAME
 
     try:
         settings = configuration.load(config, changes)
@@ -52,7 +53,13 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
             if not console.quiet:
                 click.echo(report.line(record), err=True)
 
-        outcome = run(settings, resume=resume, overwrite=overwrite, listen=listen)
+        try:
+            outcome = run(settings, resume=resume, overwrite=overwrite, listen=listen)
+        except KeyboardInterrupt:
+            checkpoint = settings.output / FILE_NAME
+            if not checkpoint.is_file():
+                raise
+            raise click.ClickException(f"interrupted; --resume goes on from {checkpoint}") from None
     best = outcome.best
     console.say(
         f"{outcome.output}: {outcome.steps} steps"

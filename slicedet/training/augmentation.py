@@ -56,7 +56,8 @@ def resized(
         return np.asarray(part, np.uint8)
     canvas = np.empty((size[1], size[0], 3), np.uint8)
     canvas[:] = FILL
-    place = canvas[max(top, 0) : top + inner[1], max(left, 0) : left + inner[0]]
+    # A negative end, of a window that misses the image, would count from the other side.
+    place = canvas[max(top, 0) : max(top + inner[1], 0), max(left, 0) : max(left + inner[0], 0)]
     place[:] = part[max(-top, 0) :, max(-left, 0) :][: place.shape[0], : place.shape[1]]
     return canvas
 

@@ -69,7 +69,7 @@ def load(path: Path) -> Checkpoint:
 
 def located(path: Path) -> Path:
     """The checkpoint that a path means: the file, or the one in a folder of results."""
-    return path if path.suffix else path / FILE_NAME
+    return path / FILE_NAME if path.is_dir() else path
 
 
 def require_same(wanted: Mapping[str, NDArray[Any]], given: Mapping[str, NDArray[Any]], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -120,8 +121,8 @@ def _slice(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Annotated images. annotations: COCO JSON. images: their folder. weight: how often images are drawn from here,
-    relative to the other sources."""
+    """Annotated images. annotations: COCO JSON. images: their folder. weight: how often tiles are drawn from here,
+    relative to the other sources; whole images come once an epoch, whatever it is."""
 
     annotations: Annotated[Path, _path]
     images: Annotated[Path, _path]
@@ -206,10 +207,11 @@ class TrainingConfig:
     num_classes: number of categories, only to be checked.
     pretrained: .pdparams or .onnx to begin with; pretrained_classes: for a trained category, the model's categories
     whose weights it begins with. resume: checkpoint, or folder that has one, to go on from.
-    tiles: None takes whole images, stretched to the input. input_size: edge of the exported network's input in pixels;
-    sizes: edges trained at, one drawn for each batch.
-    epochs or steps: how long; an epoch is `epoch_tiles` examples, by default each image once, or as many tiles as cover
-    all images. decay_epochs: where the cosine would reach 0, by default at the end.
+    tiles: None takes whole images, stretched to the input, each once an epoch. input_size: edge of the exported
+    network's input in pixels; sizes: edges trained at, one drawn for each batch.
+    epochs or steps: how long; an epoch is `epoch_tiles` examples (must be given for painted tiles alone), by default
+    each image once, or as many tiles as cover all images. decay_epochs: where the cosine would reach 0, by default at
+    the end.
     learning_rate, weight_decay (of weights, not of biases and norms), momentum, warmup_steps (linear, from
     warmup_start times the rate), clip_norm (greatest norm of all gradients), ema_decay (0: no moving average).
     amp: "off", "o1" or "o2", float16 on GPUs. frozen_norms: batch norms keep their statistics. frozen_layers: names of
@@ -288,6 +290,7 @@ _PADDLEX_RECIPE: dict[str, Any] = {
     "optimizer": "momentum",
     "weight_decay": 5e-4,
     "augmentation": {"rotate90": False, "flip_vertical": 0.0, "crop": 0.5, "blur": 0.0, "jpeg": 0.0, "noise": 0.0},
+    "evaluation": {"slice": "full"},
 }
 """What PaddleX's module configurations mean without saying so."""
 
@@ -328,8 +331,11 @@ class _WrongValue(ValueError):
 
 
 def described(config: TrainingConfig) -> dict[str, Any]:
-    """A configuration as plain values, as `load` would read them from YAML."""
-    return {key: value for key, value in _plain(asdict(config)).items() if value is not None or key == "tiles"}
+    """A configuration as plain values, as `load` would read them from YAML; without those that are none by default."""
+    none_by_default = {each.name for each in fields(config) if each.default is None}
+    return {
+        key: value for key, value in _plain(asdict(config)).items() if not (value is None and key in none_by_default)
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -353,7 +359,8 @@ def _flattened(content: Mapping[str, Any]) -> dict[str, Any]:
     values = {_PADDLEX_NAMES.get(key, key): value for key, value in content.items()}
     if not {"Global", "Train"} & content.keys():
         return values
-    values = {**_PADDLEX_RECIPE, **values}
+    # Changes reach into its sections.
+    values = {**copy.deepcopy(_PADDLEX_RECIPE), **values}
     for section in ("Global", "Train"):
         for key, value in _mapping(values.pop(section, {}) or {}, section).items():
             if key not in _PADDLEX_IGNORED[section]:
@@ -409,11 +416,15 @@ def _checked(values: dict[str, Any]) -> TrainingConfig:
                 given[role] = (SourceConfig(annotations, Path(str(folder)) / "images"),)
     config = _built(TrainingConfig, given, "")
     if config.epochs is not None and config.steps is not None:
-        raise ValueError("epochs and steps are both given; choose one")
+        raise ValueError("epochs and steps are both given; choose one (--set epochs=null or --set steps=null)")
     if config.epochs is None and config.steps is None:
         raise ValueError("epochs is missing (or steps)")
     if not config.train and config.synthetic.share < 1:
         raise ValueError("train is missing (or dataset_dir)")
+    if not config.train:
+        for key, what in (("categories", "what is trained"), ("epoch_tiles", "how long an epoch is")):
+            if getattr(config, key) is None:
+                raise ValueError(f"{key} is missing: painted tiles alone do not say {what}")
     try:
         catalogue.find(config.model)
     except UnknownModel as error:

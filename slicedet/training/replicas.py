@@ -21,14 +21,15 @@ class Replicas:
 
     The loss is computed of the batch as a whole, so gradients are those of the network alone but for the order of
     summation. Batch norms that are not frozen normalise each part by itself, as on several devices; their running
-    statistics are the mean of all parts. Results depend on the number of replicas in their last digits, never on
-    timing.
+    statistics are the mean of those of the parts, each weighted by its share of the batch. Results depend on the number
+    of replicas, with frozen norms in their last digits only, and never on timing.
     """
 
     def __init__(self, network: nn.Layer, count: int) -> None:
         self._networks = [network, *(copy.deepcopy(network) for _ in range(count - 1))]
         self._pool = ThreadPoolExecutor(count, "slicedet-replica") if count > 1 else None
-        self._buffers = list(zip(*(each.buffers() for each in self._networks), strict=True))
+        self._norms = list(zip(*(_norms(each) for each in self._networks), strict=True))
+        self._shares: list[float] = []
         self._outputs: list[list[Tensor]] = []
 
     def forward(self, images: Tensor, compute: Compute) -> list[Level]:
@@ -37,6 +38,7 @@ class Replicas:
             return list(compute(self._networks[0], images))
         self._share()
         parts = [part for part in paddle.tensor_split(images, len(self._networks)) if part.shape[0]]
+        self._shares = [part.shape[0] / images.shape[0] for part in parts]
         results = list(self._pool.map(compute, self._networks, parts))
         self._outputs = [[tensor for level in result for tensor in level] for result in results]
         whole = [paddle.concat([tensor.detach() for tensor in same]) for same in zip(*self._outputs, strict=True)]
@@ -76,9 +78,13 @@ class Replicas:
                 if other.grad is not None:
                     first.grad = other.grad if first.grad is None else first.grad + other.grad
                     other.clear_gradient(set_to_zero=False)
-        for first, *others in self._buffers:
-            if first.is_floating_point():
-                first.set_value(sum(others, first) / (len(others) + 1))
+        for norms in self._norms:
+            if norms[0]._use_global_stats:
+                continue  # A mean of what never changes could differ from it in the last bit.
+            for statistic in ("_mean", "_variance"):
+                # Replicas beyond the shares had no part of the batch.
+                parts = [getattr(norm, statistic) * share for norm, share in zip(norms, self._shares, strict=False)]
+                getattr(norms[0], statistic).set_value(sum(parts))
 
     @paddle.no_grad()
     def _share(self) -> None:
@@ -102,6 +108,10 @@ def count_for(network: nn.Layer, device: str, batch: int) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _norms(network: nn.Layer) -> list[nn.BatchNorm2D]:
+    return [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.BatchNorm2D)]
 
 
 def _tensors(network: nn.Layer) -> list[Any]:

@@ -18,6 +18,10 @@ from slicedet.training.config import SourceConfig
 
 NOT_TRAINED = -1
 
+OPEN_SCENES = 16
+"""Images that stay open between their windows. Each thread has a handle of its own on them, and a process may have 1024
+files open."""
+
 
 @dataclass(frozen=True)
 class Categories:
@@ -62,7 +66,8 @@ class Categories:
 
 
 class LabelledImages:
-    """Images with their objects, in the order of their files; decoded images are kept while they fit in `cache_mb`.
+    """Images with their objects, in the order of their files; decoded images are kept while they fit in `cache_mb`,
+    others are read by windows.
 
     sizes: int64 [images, 2], width and height. weights: float64 [images], how often each is drawn.
     """
@@ -117,18 +122,24 @@ class LabelledImages:
         with self._opening[index]:
             pixels = self._pixels.get(index)
             if pixels is None:
-                scene = self._opened(index)
+                scene = self._scenes.get(index) or opened(self._paths[index], width, height)
                 if not self._room(width * height * 3):
-                    return scene.read((x1, y1, x2 - x1, y2 - y1)), relative
+                    part = scene.read((x1, y1, x2 - x1, y2 - y1))
+                    self._keep(index, scene)
+                    return part, relative
                 pixels = self._pixels[index] = scene.read((0, 0, width, height))
                 scene.close()
         return pixels[y1:y2, x1:x2], relative
 
-    def _opened(self, index: int) -> Scene:
-        if index not in self._scenes:
-            width, height = (int(edge) for edge in self.sizes[index])
-            self._scenes[index] = opened(self._paths[index], width, height)
-        return self._scenes[index]
+    def _keep(self, index: int, scene: Scene) -> None:
+        """Leaves a scene open for its next window, and closes the one that has waited longest."""
+        with self._lock:
+            self._scenes.pop(index, None)
+            self._scenes[index] = scene
+            full = len(self._scenes) > OPEN_SCENES
+            oldest = self._scenes.pop(next(iter(self._scenes))) if full else None
+        if oldest is not None:
+            oldest.close()
 
     def _room(self, size: int) -> bool:
         """Whether an image of `size` bytes fits in the cache; if so, the place is taken."""

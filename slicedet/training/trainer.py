@@ -67,8 +67,8 @@ def train(
     resume from, config.yaml, train.log, curves.png and train_result.json.
 
     resume: go on from the checkpoint in the output folder; the result is that of a training that was never stopped.
-    overwrite: begin anew where the folder has the results of another training. listen: called with each record of the
-    log.
+    overwrite: begin anew where the folder has the results of another training; not together with a resume, be it of the
+    configuration. listen: called with each record of the log.
     Raises InvalidDataset, InvalidTraining (among others where the loss is no longer a number; the last checkpoint
     stays), OutputError, and what loading weights raises.
     """
@@ -78,7 +78,11 @@ def train(
     # An engine for inference sets the threads of the whole process, on whose number the last bits of a sum depend.
     paddle.base.core.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if resume:
-        config = replace(config, resume=config.output)
+        config = replace(config, resume=config.output / checkpoints.FILE_NAME)
+    if config.resume is not None and overwrite:
+        raise InvalidTraining(
+            f"{config.resume}: resume goes on with a training, overwrite begins anew; choose one (--set resume=null)"
+        )
     return Trainer(config, overwrite, listen or (lambda record: None)).run()
 
 
@@ -174,8 +178,8 @@ class Trainer:
         self._step = int(resumed.record["step"])
         self._pending = list(resumed.record["pending"])
         self.history = list(resumed.record["history"])
-        # The best weights lie in the folder that the training began in.
-        self.best = resumed.record["best"] if self._goes_on_here else None
+        # The best weights lie in the folder that the training began in; without validation, the last are the best.
+        self.best = resumed.record["best"] if self._goes_on_here and self.validation is not None else None
 
     def run(self) -> Outcome:
         """Runs the training to its end; see `train`."""
@@ -185,7 +189,10 @@ class Trainer:
         if chief:
             self._begin()
             checkpoints.write(
-                yaml.safe_dump(described(self.config), sort_keys=False, allow_unicode=True).encode(),
+                # How this run began is no part of the training.
+                yaml.safe_dump(
+                    described(replace(self.config, resume=None)), sort_keys=False, allow_unicode=True
+                ).encode(),
                 output / report.CONFIG,
             )
             self._log = report.Log(output / report.LOG, self.history)
@@ -195,10 +202,15 @@ class Trainer:
             f"{self._device}; an epoch is {self.sampler.epoch_steps} steps; "
             + ", ".join(f"{count} {name}" for name, count in zip(self.categories.names, counts, strict=True))
         )
+        if self.validation is None:
+            self._note(
+                "no validation: val is not set, nor has dataset_dir an annotations/instance_val.json; best_model will "
+                "hold the last weights"
+            )
         self._loop()
         if not chief:
             return self._outcome()
-        if self.validation is None:
+        if self.best is None:
             self._keep_best()
         best: dict[str, Any] = load_pdparams(output / BEST / "best_model.pdparams")
         self._average.set_state_dict(best)

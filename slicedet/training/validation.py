@@ -14,12 +14,13 @@ from slicedet import pipeline
 from slicedet.datasets.coco import CHECK
 from slicedet.detections import Detections
 from slicedet.detectors.network import Image, NetworkDetector, Outputs, normalised
-from slicedet.errors import InvalidDataset
+from slicedet.errors import EmptyImage, InvalidDataset
 from slicedet.evaluation import Figures, average_precision
 from slicedet.merging import MergeRule
 from slicedet.models.config import ModelConfig
 from slicedet.networks import Network
 from slicedet.raster.scene import Scene
+from slicedet.tiling import SMALLEST_SLICE
 from slicedet.training.config import EvaluationConfig, SourceConfig
 from slicedet.training.sources import Categories, joined, opened, present, read_all
 
@@ -81,9 +82,14 @@ class Validation:
 
     def _search(self, detector: NetworkDetector, index: int) -> Detections:
         image = self.dataset.images[index]
-        slice = self._config.slice if self._config.slice != "full" else (image.width, image.height)
+        # A tile larger than the image is the image.
+        whole = max(image.width, SMALLEST_SLICE), max(image.height, SMALLEST_SLICE)
+        slice = whole if self._config.slice == "full" else self._config.slice
         settings = pipeline.Settings(
             slice, self._config.overlap, MergeRule(self._config.merge), self._config.threshold, gsd="native"
         )
         with Scene(self._paths[index]) as scene:
-            return pipeline.run(scene, detector, settings).detections
+            try:
+                return pipeline.run(scene, detector, settings).detections
+            except EmptyImage:
+                return Detections.empty()

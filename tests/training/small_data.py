@@ -1,4 +1,4 @@
-"""A dataset small enough to train on in seconds: dark images with bright rectangles."""
+"""A dataset small enough to train on in seconds: dark images with bright rectangles. And trainings on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
+import yaml
+
+from slicedet.training.config import TrainingConfig, load
 
 Box = tuple[int, int, int, int]
 
@@ -54,3 +58,35 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "tiles": {"scale": [0.5, 1.0]},
         **changes,
     }
+
+
+def configured(folder: Path, **changes: Any) -> TrainingConfig:
+    """The same, read from training.yaml in the folder."""
+    path = folder / "training.yaml"
+    path.write_text(yaml.safe_dump(settings(folder, **changes)))
+    return load(path)
+
+
+def train(config: TrainingConfig, **arguments: Any) -> Any:
+    """slicedet.training.trainer.train, whose import takes seconds."""
+    from slicedet.training.trainer import train as run
+
+    return run(config, **arguments)
+
+
+class Said(Exception):
+    """Ends a training at a message."""
+
+
+def message(number: int, config: TrainingConfig, **arguments: Any) -> str:
+    """The message of this number, from 1, at which the training ends."""
+    heard = []
+
+    def listen(record: dict[str, Any]) -> None:
+        heard.append(record["message"])
+        if len(heard) == number:
+            raise Said
+
+    with pytest.raises(Said):
+        train(config, listen=listen, **arguments)
+    return str(heard[-1])

@@ -68,19 +68,22 @@ def test_mosaic(seed: int) -> None:
 
 @given(
     st.integers(0, 2**32 - 1),
-    st.tuples(st.integers(-30, 60), st.integers(-30, 60), st.integers(40, 120), st.integers(40, 120)),
+    st.tuples(st.integers(-150, 150), st.integers(-150, 150), st.integers(40, 120), st.integers(40, 120)),
 )
 def test_windows(seed: int, place: tuple[int, int, int, int]) -> None:
-    """A window, also one that reaches beyond the image, shows the box where `seen` says."""
+    """A window, also one that reaches beyond the image or misses it, shows the box where `seen` says."""
     window = (place[0], place[1], place[0] + place[2], place[1] + place[3])
     whole = example_of(90, 100, (30, 20, 70, 60))
-    x1, y1, x2, y2 = (min(max(edge, 0), limit) for edge, limit in zip(window, (99, 89, 100, 90), strict=True))
+    x1, y1 = min(max(window[0], 0), 99), min(max(window[1], 0), 89)
+    x2, y2 = max(min(window[2], 100), x1 + 1), max(min(window[3], 90), y1 + 1)
     part = whole.pixels[y1:y2, x1:x2]
     relative = (window[0] - x1, window[1] - y1, window[2] - x1, window[3] - y1)
     size = (80, 64)
     shown = augmentation.resized(np.random.default_rng(seed), part, relative, size)
     boxes, learnt, ignored = augmentation.seen(whole.boxes, window, size, 0.4, 2)
     assert shown.shape == (64, 80, 3)
+    if window[0] >= 100 or window[1] >= 90 or window[2] <= 0 or window[3] <= 0:
+        assert (shown == FILL).all()
     if not (learnt[0] or ignored[0]):
         assert (shown.min(axis=2) > 127).sum() == 0
     elif learnt[0]:
@@ -137,7 +140,7 @@ def test_wear_is_mild() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_expand_and_crop_are_windows(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    x1, y1, x2, y2 = augmentation.expanded(rng, (0, 0, 50, 40), 1.0)
+    x1, y1, x2, y2 = canvas = augmentation.expanded(rng, (0, 0, 50, 40), 1.0)
     assert x1 <= 0
     assert y1 <= 0
     assert x2 >= 50
@@ -149,3 +152,6 @@ def test_expand_and_crop_are_windows(seed: int) -> None:
     assert 0 <= y1 < y2 <= 40
     assert x1 <= 15 < x2
     assert y1 <= 15 < y2
+    left, top, right, bottom = augmentation.cropped(rng, canvas, NO_BOXES, 1.0)
+    assert canvas[0] <= left < right <= canvas[2]
+    assert canvas[1] <= top < bottom <= canvas[3]

@@ -12,7 +12,7 @@ import pytest
 
 from slicedet.errors import InvalidTraining, OutputError
 from slicedet.models.pdparams import load_pdparams
-from slicedet.training.checkpoint import Checkpoint, load, require_same, save, save_pdparams
+from slicedet.training.checkpoint import Checkpoint, load, located, require_same, save, save_pdparams
 
 ARRAYS = {"model": {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}, "optimizer": {"a.weight|_0": np.ones(1)}}
 RECORD = {"step": 7, "network": {"categories": ["Straße"]}, "history": [{"loss": 0.1}]}
@@ -54,6 +54,13 @@ def test_hostile_and_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
     with pytest.raises(InvalidTraining, match="no such checkpoint"):
         load(tmp_path / "nothing.npz")
+
+
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "run.1"
+    folder.mkdir()
+    assert located(folder) == folder / "last.npz"
+    assert located(folder / "last.npz") == folder / "last.npz"
 
 
 def test_another_network() -> None:

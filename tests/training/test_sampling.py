@@ -11,9 +11,13 @@ import pytest
 from small_data import settings, write_dataset
 
 from slicedet.errors import InvalidDataset
-from slicedet.training.config import AugmentationConfig, TrainingConfig, _checked
+from slicedet.raster.scene import Scene
+from slicedet.training.augmentation import FILL
+from slicedet.training.config import TrainingConfig, _checked
 from slicedet.training.sampling import Batch, Sampler
 from slicedet.training.sources import Categories, LabelledImages, joined, read_all
+
+OPEN_FILES = Path("/proc/self/fd")
 
 PLAIN = dict.fromkeys(("mosaic", "hue", "saturation", "contrast", "brightness", "blur", "jpeg", "noise"), 0)
 
@@ -77,6 +81,21 @@ def test_boxes_lie_around_the_bright_rectangles(tmp_path: Path, tiles: Any) -> N
     assert count > 40
 
 
+def test_windows_that_miss_an_image_without_objects(tmp_path: Path) -> None:
+    sources = [
+        {"annotations": str(write_dataset(tmp_path, role)), "images": str(tmp_path / "images")} for role in ("a", "b")
+    ]
+    write_dataset(tmp_path, "b", empty=True)
+    sampler = sampler_of(tmp_path, train=sources, tiles=None, augmentation={**PLAIN, "expand": 1, "crop": 1})
+    filled = 0
+    for batch in sampler.batches(range(100), 2):
+        for image, boxes in zip(batch.images, batch.boxes, strict=True):
+            missed = (image == FILL).all()
+            assert not (missed and len(boxes))
+            filled += bool(missed)
+    assert 0 < filled < 100
+
+
 def test_object_sizes(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     tiles = {"object_size": [16, 40], "near_objects": 1.0, "aspect": 1.0, "min_visible": 0.99}
@@ -106,12 +125,47 @@ def test_windows_of_a_large_raster_are_read_one_by_one(
 ) -> None:
     import cv2
 
+    windows: list[Any] = []
+    read = Scene.read
+
+    def noted(scene: Scene, window: Any) -> Any:
+        windows.append(window)
+        return read(scene, window)
+
+    monkeypatch.setattr(Scene, "read", noted)
+
     write_dataset(tmp_path)
     for image in range(3):
         pixels = cv2.imread(str(tmp_path / "images" / f"train{image}.png"))
         raster(f"images/train{image}.png", pixels.transpose(2, 0, 1), photometric="rgb", tiled=True, blockxsize=64)
-    whole, pieces = sampler_of(tmp_path), sampler_of(tmp_path, cache_mb=0)
-    assert all(map(same, whole.batches(range(4), 0), pieces.batches(range(4), 0)))
+    scale = {"scale": [0.9, 1.0]}
+    expected = list(sampler_of(tmp_path, tiles=scale).batches(range(4), 0))
+    assert windows == [(0, 0, 160, 128)] * 3
+    windows.clear()
+    assert all(map(same, sampler_of(tmp_path, tiles=scale, cache_mb=0).batches(range(4), 0), expected))
+    assert len(windows) == 4 * 2
+    assert all(width < 100 and height < 100 for _, _, width, height in windows)
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="needs /proc, which lists the open files")
+def test_few_images_stay_open(tmp_path: Path) -> None:
+    write_dataset(tmp_path, images=60)
+    cached, pieces = sampler_of(tmp_path).images, sampler_of(tmp_path, cache_mb=0).images
+    before = len(list(OPEN_FILES.iterdir()))
+    for index in [*range(60), *range(0, 60, 7)]:
+        pixels, place = pieces.read(index, (20, 30, 90, 80))
+        np.testing.assert_array_equal(pixels, cached.read(index, (20, 30, 90, 80))[0])
+        assert place == (0, 0, 70, 50)
+        assert len(list(OPEN_FILES.iterdir())) - before <= 20
+
+
+def test_synthetic_tiles_alone(tmp_path: Path) -> None:
+    synthetic = {"share": 1.0, "categories": {"car": "vehicle"}}
+    sampler = sampler_of(
+        tmp_path, dataset_dir=None, categories=["vehicle"], synthetic=synthetic, epoch_tiles=5, tiles={"min_size": 1}
+    )
+    assert (len(sampler.images), sampler.epoch_steps) == (0, 3)
+    assert next(sampler.batches(range(1), 0)).images.shape == (2, 64, 64, 3)
 
 
 def test_synthetic_tiles(tmp_path: Path) -> None:
@@ -173,8 +227,3 @@ def test_image_of_another_size(tmp_path: Path) -> None:
     sampler = sampler_of(tmp_path)
     with pytest.raises(InvalidDataset, match=r"train1.png: is 60 x 50 pixels, its annotations say 160 x 128"):
         list(sampler.batches(range(10), 2))
-
-
-def test_defaults_suit_nadir_views() -> None:
-    assert AugmentationConfig().rotate90
-    assert AugmentationConfig().flip_vertical == 0.5

@@ -1,83 +1,27 @@
-"""The trainer on a dataset of three small images: results, resuming, and what stops it."""
+"""The trainer on a dataset of three small images: results, and what stops it."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner
 from slicedet.cli import main
-from small_data import settings, write_dataset
+from small_data import configured, message, train, write_dataset
 
 import slicedet
-from slicedet.errors import InvalidDataset, InvalidTraining, OutputError, SlicedetError
+from slicedet.errors import InvalidDataset, InvalidTraining, SlicedetError
 from slicedet.training import checkpoint, report
-from slicedet.training.config import TrainingConfig, load
+from slicedet.training.config import load
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-def configured(folder: Path, **changes: Any) -> TrainingConfig:
-    path = folder / "training.yaml"
-    path.write_text(yaml.safe_dump(settings(folder, **changes)))
-    return load(path)
-
-
-def train(config: TrainingConfig, **arguments: Any) -> Any:
-    from slicedet.training.trainer import train as run
-
-    return run(config, **arguments)
-
-
-KILLED = """
-import sys
-from slicedet.training.config import load
-from slicedet.training.trainer import train
-train(load(sys.argv[1]), listen=lambda record: print(record.get("step"), flush=True))
-"""
-
-
-def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
-    write_dataset(tmp_path)
-    config = configured(tmp_path, steps=6, log_interval=1, frozen_norms=False, augmentation={"mosaic": 0.3})
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "training.yaml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "2":
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    reached = checkpoint.load(config.output / "last.npz").record["step"]
-    assert 1 <= reached < 6
-    train(config, resume=True)
-    unbroken = replace(config, output=tmp_path / "unbroken", workers=0)
-    train(unbroken)
-    one, other = (checkpoint.load(folder / "last.npz") for folder in (config.output, unbroken.output))
-    assert one.record["step"] == other.record["step"] == 6
-    for part, arrays in other.arrays.items():
-        assert one.arrays[part].keys() == arrays.keys()
-        for name, value in arrays.items():
-            np.testing.assert_array_equal(one.arrays[part][name], value, err_msg=f"{part} {name}")
-    losses = [[each["loss"] for each in point.record["history"]] for point in (one, other)]
-    assert losses[0] == losses[1]
-    lines = (config.output / "train.log").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 7))
 
 
 def test_command_and_its_results(tmp_path: Path) -> None:
@@ -112,36 +56,6 @@ def test_command_and_its_results(tmp_path: Path) -> None:
     assert "holds a training already; go on with it (--resume)" in again.stderr
 
 
-def test_replicas_agree() -> None:
-    """Parts of a batch side by side have the outputs and the gradients of the whole."""
-    import paddle
-
-    from slicedet import networks
-    from slicedet.training.frozen import freeze_norms
-    from slicedet.training.replicas import Replicas
-
-    paddle.seed(0)
-    network = networks.build("picodet_s_320_coco")
-    freeze_norms(network)
-    images = paddle.to_tensor(np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32))
-    results = []
-    for count in (1, 2, 3):
-        network.train()
-        replicas = Replicas(network, count)
-        levels = replicas.forward(images, lambda part, pixels: part(pixels))
-        loss = sum(((classes + 5) ** 2).mean() + (distances**2).mean() for classes, distances in levels)
-        replicas.backward(loss, levels)
-        gradients = {name: each.grad.numpy() for name, each in network.named_parameters() if each.grad is not None}
-        results.append((float(loss), gradients))
-        network.clear_gradients()
-    for loss, gradients in results[1:]:
-        assert loss == pytest.approx(results[0][0], rel=1e-5)
-        assert gradients.keys() == results[0][1].keys()
-        for name, value in results[0][1].items():
-            scale = np.abs(value).max()
-            np.testing.assert_allclose(gradients[name], value, rtol=1e-3, atol=1e-4 * scale + 1e-9, err_msg=name)
-
-
 def test_loss_that_is_no_number(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     config = configured(tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=None)
@@ -151,36 +65,19 @@ def test_loss_that_is_no_number(tmp_path: Path) -> None:
     assert all(np.isfinite(value).all() for value in kept.arrays["model"].values())
 
 
-def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+def test_whole_images_however_small(tmp_path: Path) -> None:
+    """Validation takes images of fewer pixels than a tile may have, and those in which nothing is valid."""
     write_dataset(tmp_path)
-    config = configured(tmp_path, steps=1)
-    with pytest.raises(InvalidTraining, match=r"last\.npz: no such checkpoint"):
-        train(config, resume=True)
-    train(config)
-    with pytest.raises(InvalidTraining, match=r"last\.npz: is of another network: \d+ parameters differ"):
-        train(replace(config, model="picodet_m_320_coco"), resume=True)
-    with pytest.raises(InvalidTraining, match=r"last\.npz: is of another network or of other categories \(car\)"):
-        train(replace(config, categories={"vehicle": ("car",)}), resume=True)
-    with pytest.raises(OutputError, match="holds a training already"):
-        train(config)
-
-
-class Said(Exception):
-    """Ends a training at a message."""
-
-
-def message(number: int, config: TrainingConfig, **arguments: Any) -> str:
-    """The message of this number, from 1, at which the training ends."""
-    heard = []
-
-    def listen(record: dict[str, Any]) -> None:
-        heard.append(record["message"])
-        if len(heard) == number:
-            raise Said
-
-    with pytest.raises(Said):
-        train(config, listen=listen, **arguments)
-    return str(heard[-1])
+    annotations = write_dataset(tmp_path, role="val", images=2)
+    content = json.loads(annotations.read_text())
+    content["images"][0].update(width=20, height=12)
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] == 2]
+    annotations.write_text(json.dumps(content))
+    cv2.imwrite(str(tmp_path / "images" / "val0.png"), np.full((12, 20, 3), 90, np.uint8))
+    transparent = np.zeros((128, 160, 4), np.uint8)
+    cv2.imwrite(str(tmp_path / "images" / "val1.png"), transparent)
+    outcome = train(configured(tmp_path, steps=1, evaluation={"slice": "full"}))
+    assert outcome.last["ap"] == 0
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> None:
@@ -241,8 +138,28 @@ def test_an_unreadable_image_is_said_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["begins", "picodet_s_320_coco_trained:", "Error:"]
+    assert [line.partition(" ")[0] for line in lines] == ["begins", "picodet_s_320_coco_trained:", "no", "Error:"]
     assert "cannot be decoded" in lines[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    write_dataset(tmp_path)
+    config = configured(tmp_path, steps=10_000, log_interval=1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from slicedet.cli import main; main()", "train", str(tmp_path / "training.yaml")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 1/"):
+            break
+    process.send_signal(number)
+    *_, last = process.stderr
+    process.stderr.close()
+    assert process.wait() == 1
+    assert last == f"Error: interrupted; --resume goes on from {config.output / 'last.npz'}\n"
 
 
 def test_wrong_changes_are_wrong_usage(tmp_path: Path) -> None:

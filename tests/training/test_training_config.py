@@ -50,7 +50,7 @@ def test_paddlex_keys(tmp_path: Path) -> None:
     assert config.output == Path("elsewhere")
     assert config.pretrained == Path("weights.pdparams")
     assert (config.num_classes, config.learning_rate, config.optimizer, config.amp) == (4, 0.08, "momentum", "off")
-    assert config.tiles is None
+    assert (config.tiles, config.evaluation.slice) == (None, "full")
     assert config.train[0].annotations == Path("data/annotations/instance_train.json")
 
 
@@ -112,8 +112,19 @@ def test_a_whole_module_of_paddlex(tmp_path: Path) -> None:
     assert (config.pretrained, config.optimizer) == (Path("w.pdparams"), "momentum")
 
 
+def test_changes_are_of_one_load(tmp_path: Path) -> None:
+    path = tmp_path / "PicoDet-S.yaml"
+    path.write_text(STOCK)
+    local = ["Global.dataset_dir=data", "Train.pretrain_weight_path=w.pdparams"]
+    before = load(path, local)
+    changed = load(path, [*local, "augmentation.crop=0", "evaluation.slice=640"])
+    assert (changed.augmentation.crop, changed.augmentation.rotate90, changed.evaluation.slice) == (0, False, 640)
+    assert load(path, local) == before
+
+
 def test_round_trip(tmp_path: Path) -> None:
-    config = read(tmp_path, settings(tmp_path, tiles=None, categories=["car"], val=[]))
+    config = read(tmp_path, settings(tmp_path, tiles=None, clip_norm=None, categories=["car"], val=[]))
+    assert (config.tiles, config.clip_norm) == (None, None)
     assert read(tmp_path, described(config)) == config
 
 
@@ -128,9 +139,17 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"input_size": 100}, "input_size: expected a multiple of 32, not 100"),
         ({"tiles": {"scale": [2, 1]}}, r"tiles.scale: expected two numbers, [least, greatest], not [2, 1]"),
         ({"model": "picodet_x"}, "model: picodet_x: unknown model; did you mean"),
-        ({"epochs": 3}, "epochs and steps are both given; choose one"),
+        ({"epochs": 3}, "epochs and steps are both given; choose one (--set epochs=null or --set steps=null)"),
         ({"steps": None}, "epochs is missing (or steps)"),
         ({"dataset_dir": None}, "train is missing (or dataset_dir)"),
+        (
+            {"dataset_dir": None, "synthetic": {"share": 1}},
+            "categories is missing: painted tiles alone do not say what",
+        ),
+        (
+            {"dataset_dir": None, "synthetic": {"share": 1}, "categories": ["car"]},
+            "epoch_tiles is missing: painted tiles alone do not say how long an epoch is",
+        ),
         ({"categories": {"a": ["x"], "b": ["x"]}}, "categories: expected each name of the annotations in one"),
         ({"train": [{"images": "x"}]}, "train[0].annotations is missing"),
         ({"rate": 1}, "unknown key rate; did you mean learning_rate?"),
@@ -186,8 +205,11 @@ def test_a_change_to_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (files("slicedet.configs") / "training").iterdir()))
-def test_configurations_that_come_along(name: str) -> None:
+def test_configurations_that_come_along(tmp_path: Path, name: str) -> None:
     config = load(name.removesuffix(".yaml"), ["dataset_dir=data"])
     # The model that comes along says what it was trained on.
     folder = "aerial_vehicles" if name == "aerial_vehicles.yaml" else "data"
     assert config.train[0].images == Path(folder) / "images"
+    assert read(tmp_path, described(config)) == config
+    # What trains on whole images is judged on them.
+    assert (config.tiles is None) == (config.evaluation.slice == "full")
