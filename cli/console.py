@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Console:
     def say(self, text: str) -> None:
         """A line of result on stdout, unless told to be quiet or to print JSON."""
         if not self.quiet and not self.as_json:
-            click.echo(text)
+            click.echo(printable(text))
 
     def answer(self, content: dict[str, Any]) -> None:
         """The one JSON object on stdout, where asked for."""
@@ -47,7 +48,7 @@ class Console:
         from tqdm import tqdm
 
         with tqdm(
-            desc=what,
+            desc=printable(what),
             unit=unit,
             unit_scale=unit == "B",
             disable=True if self.quiet else None,
@@ -121,4 +122,9 @@ AS_JSON = "slicedet.json"
 
 def one_line(error: Exception | str) -> str:
     """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are spelled out: in names of files and models, they would rule the terminal."""
+    return "".join(each if each == "\n" or unicodedata.category(each) != "Cc" else ascii(each)[1:-1] for each in text)

@@ -25,7 +25,7 @@ def locked(path: Path) -> Iterator[None]:
     The file is made and stays; the system lets go of it however the process ends. Raises OSError where it cannot be
     written, or its file system has no locks.
     """
-    with path.open("ab") as file:
+    with _opened(path) as file:
         while not _taken(file):
             time.sleep(_PAUSE)
         try:
@@ -52,7 +52,7 @@ def _held(path: Path, what: str) -> IO[bytes]:
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("ab"))
+            file = stack.enter_context(_opened(path))
             taken = _taken(file)
             if taken:
                 file.truncate(0)
@@ -64,6 +64,12 @@ def _held(path: Path, what: str) -> IO[bytes]:
             raise OutputError(f"{what}: is in use by {_holder(path)}; wait until it has ended")
         stack.pop_all()
         return file
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file to lock, made where it is not there. Raises OSError for a link: it leads to a file of somebody else."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
 def _holder(path: Path) -> str:

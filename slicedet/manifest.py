@@ -37,6 +37,9 @@ VERSION = 1
 PART = 1 << 16
 """Most detections in one blob: 1.5 MB."""
 
+MAX_RECORD = 1 << 24
+"""Bytes of the record of one run, beyond which it is none."""
+
 SYNC_SECONDS = 1.0
 """How long what is written may wait until the disk has it for sure."""
 
@@ -149,7 +152,8 @@ class Manifest:
         ((version,),) = self._db.execute("PRAGMA user_version")
         ((tables,),) = self._db.execute("SELECT count(*) FROM sqlite_master")
         is_new = not tables
-        if not is_new and (application, version) != (APPLICATION, VERSION):
+        ((active,),) = self._db.execute("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')")
+        if active or (not is_new and (application, version) != (APPLICATION, VERSION)):
             raise self._damaged("comes from another program, or another version of slicedet")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -196,7 +200,10 @@ class Manifest:
         """What has been noted under this name, None if nothing."""
         with self._lock, self._telling():
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged(f"{name}: {error}") from error
 
     def note(self, name: str, value: Any) -> None:
         """Notes a value that JSON can hold."""
@@ -400,14 +407,29 @@ class Manifest:
             width,
             height,
             detections,
-            None if run is None else json.loads(zlib.decompress(run)),
+            None if run is None else self._run(run),
             error,
             self._files(files),
             bool(durable),
         )
 
+    def _run(self, data: bytes) -> dict[str, Any]:
+        inflate = zlib.decompressobj()
+        try:
+            text = inflate.decompress(data, MAX_RECORD)
+            if inflate.unconsumed_tail or not isinstance(run := json.loads(text), dict):
+                raise ValueError("too large, or no record")
+        except (zlib.error, TypeError, ValueError, RecursionError) as error:
+            raise self._damaged(f"the record of a run: {error}") from error
+        return run
+
     def _files(self, text: str) -> Files:
-        files = {name: None if size is None else (size[0], size[1]) for name, size in json.loads(text).items()}
+        try:
+            files = {
+                name: None if size is None else (int(size[0]), int(size[1])) for name, size in json.loads(text).items()
+            }
+        except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+            raise self._damaged(f"the list of an image's outputs: {error}") from error
         for name in files:
             # They are removed, replaced and copied by these names.
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

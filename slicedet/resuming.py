@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,9 +48,7 @@ def predict_resumably(
     paths = permissive.of(scene)
     with _journal(paths[0].with_name(f".{paths[0].name}.slicedet-resume"), paths[0]) as manifest:
         if not targets.overwrite:
-            for name, stamp in (manifest.fact("published") or {}).items():
-                if Stamp.of(name) == Stamp(*stamp):  # Else it is somebody's own by now.
-                    Path(name).unlink(missing_ok=True)
+            _forget_published(manifest, paths)
         targets.of(scene)
         detector = load()
         _require(manifest, conditions(detector, settings, scene_options or {}), paths[0])
@@ -64,6 +63,19 @@ def predict_resumably(
 
         prediction = run(scene, detector, settings, progressed, resources, manifest.journal(scene.source))
         return prediction, _publish(prediction, targets, paths, manifest)
+
+
+def _forget_published(manifest: Manifest, paths: Sequence[Path]) -> None:
+    """Removes what a run that was broken off had put into place already."""
+    record = re.escape(record_path(paths[0], overwrite=True).name.removesuffix(".json")) + r"(-\d+)?\.json"
+    outputs = {each.absolute() for path in paths for each in (path, path.with_suffix(".qml"))}
+    noted = manifest.fact("published")
+    for name, stamp in noted.items() if isinstance(noted, dict) else ():
+        path = Path(name)
+        ours = path in outputs or (path.parent == paths[0].parent.absolute() and re.fullmatch(record, path.name))
+        # Of another size or date, it is somebody's own by now.
+        if ours and list(Stamp.of(path)) == stamp:
+            path.unlink(missing_ok=True)
 
 
 def _publish(prediction: Prediction, targets: Targets, paths: Sequence[Path], manifest: Manifest) -> list[Path]:

@@ -70,7 +70,9 @@ class TileGrid:
         return _starts(self.height, self.tile_height, self.overlap_y)
 
     def __len__(self) -> int:
-        return len(self.columns) * len(self.rows)
+        return _count(self.width, self.tile_width, self.overlap_x) * _count(
+            self.height, self.tile_height, self.overlap_y
+        )
 
     def __iter__(self) -> Iterator[Tile]:
         width, height = min(self.tile_width, self.width), min(self.tile_height, self.height)
@@ -117,5 +119,9 @@ def parse_overlap(value: float | str) -> float | int:
 def _starts(length: int, size: int, overlap: int) -> list[int]:
     """First pixels of the tiles along one axis; the last one is shifted back inside."""
     last = max(length - size, 0)
-    starts = list(range(0, last, size - overlap))
-    return [*starts, last]
+    return [*range(0, last, size - overlap), last]
+
+
+def _count(length: int, size: int, overlap: int) -> int:
+    """How many these are."""
+    return len(range(0, max(length - size, 0), size - overlap)) + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from PIL import Image
 from pycocotools.coco import COCO
 from spots import Spots, spotted, tree
 
@@ -298,3 +299,31 @@ def test_the_region_of_interest_is_never_overwritten(raster, tmp_path):
     (result,) = Batch(tmp_path / "in", tmp_path / "out", overwrite=True).run(Spots(), Settings(roi=str(box)))
     assert "is the region of interest itself" in result.error
     assert box.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "9" * 5000, "3\n4"], ids=["superscript", "long", "two lines"])
+def test_an_odd_orientation_turns_nothing(tmp_path, value):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.moveaxis(spotted(5, 7), 0, -1)).save(tmp_path / "in/a.jpg", quality=95)
+    item = f'<MDI key="EXIF_Orientation">{value}</MDI>'
+    (tmp_path / "in/a.jpg.aux.xml").write_text(f"<PAMDataset><Metadata>{item}</Metadata></PAMDataset>", "utf-8")
+    (result,) = Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings())
+    assert (result.error, result.detections) == ("", 1)
+
+
+def test_whatever_is_odd_about_an_image_it_fails_alone(raster, tmp_path, monkeypatch):
+    import slicedet.batch.running
+
+    raster("in/a.tif", spotted(5, 7))
+    raster("in/b.tif", spotted(5, 7))
+    scene = slicedet.batch.running.Scene
+
+    def odd(path, **options):
+        if path.name == "a.tif":
+            raise IndexError("nobody thought of this")
+        return scene(path, **options)
+
+    monkeypatch.setattr(slicedet.batch.running, "Scene", odd)
+    first, second = Batch(tmp_path / "in", tmp_path / "out").run(Spots(), Settings())
+    assert first.error == f"{tmp_path}/in/a.tif: cannot be opened (IndexError: nobody thought of this)"
+    assert (second.error, second.detections) == ("", 1)

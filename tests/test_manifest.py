@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -226,3 +227,44 @@ def test_errors_in_the_block_of_a_lock_are_not_taken_for_its_own(tmp_path):
     message = "out: cannot be locked: No such file"
     with pytest.raises(OutputError, match=message), exclusive(tmp_path / "nowhere/lock", "out"):
         pass
+
+
+def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match="out: cannot be locked"), exclusive(tmp_path / "lock", "out"):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE images SET run = x'00'",
+        "UPDATE images SET run = ?",
+        "UPDATE images SET files = '['",
+        """UPDATE images SET files = '{"a.csv": 5}'""",
+        "UPDATE images SET files = '[]'",
+    ],
+)
+def test_what_no_run_has_written_is_told_and_not_unpacked(tmp_path, change):
+    path = tmp_path / "manifest.sqlite"
+    with Manifest(path) as manifest:
+        manifest.take_list([(0, "a.tif")])
+        manifest.found("a.tif", (9, 9), detections(2), {"a": 1})
+    with sqlite3.connect(path) as database:
+        database.execute(change, (zlib.compress(b" " * (1 << 25)),) if "?" in change else ())
+    database.close()
+    with Manifest(path) as manifest, pytest.raises(CorruptFile, match=r"manifest\.sqlite: is damaged"):
+        manifest.entry("a.tif")
+
+
+def test_a_manifest_that_would_run_something_is_refused(tmp_path):
+    path = tmp_path / "manifest.sqlite"
+    Manifest(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TRIGGER t AFTER UPDATE ON images BEGIN DELETE FROM images; END")
+        database.execute("UPDATE facts SET value = '{'")
+    database.close()
+    with pytest.raises(CorruptFile, match=r"manifest\.sqlite: is damaged"):
+        Manifest(path)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +134,21 @@ def test_a_file_of_somebody_else_is_not_taken_for_one_of_the_run(big, tmp_path, 
     predict(big, tmp_path / "out", Spots())
     plainly(big, tmp_path / "unbroken")
     assert tree(tmp_path / "out", records=False) == tree(tmp_path / "unbroken", records=False)
+
+
+@pytest.mark.parametrize("published", ["{}", [], 5, {"{}": [8, 5]}, {"{}": "x"}], ids=str)
+def test_a_journal_never_has_a_file_removed_that_the_run_would_not_write(big, tmp_path, published):
+    broken_off(big, tmp_path / "out", 17)
+    mine = tmp_path / "out/mine.txt"
+    mine.write_text("precious")
+    os.utime(mine, ns=(5, 5))
+    text = json.dumps(published).replace("{}", str(mine)) if published != "{}" else "{"
+    with sqlite3.connect(journal(tmp_path / "out") / "journal.sqlite") as database:
+        database.execute("INSERT OR REPLACE INTO facts VALUES ('published', ?)", (text,))
+    database.close()
+    with suppress(CorruptFile):
+        predict(big, tmp_path / "out", Spots())
+    assert mine.read_text() == "precious"
 
 
 def test_what_could_not_be_written_is_written_without_running_again(big, tmp_path, monkeypatch):

@@ -188,6 +188,23 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(folder, tmp_path):
     assert tree(folder) == before
 
 
+def test_links_that_lead_out_of_the_folder_are_not_followed(folder, tmp_path):
+    first, second = halves(folder, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    shutil.rmtree(second / ".slicedet/writing-2-of-2", ignore_errors=True)
+    (second / ".slicedet/writing-2-of-2").symlink_to(tmp_path / "mine")
+    (second / "sub").symlink_to(tmp_path / "mine")
+    with sqlite3.connect(second / ".slicedet/manifest-2-of-2.sqlite") as database:
+        database.execute("""UPDATE images SET files = '{"sub/thesis.txt": [1, 1]}' WHERE name = 'four.tif'""")
+    database.close()
+    with pytest.raises(OutputError, match=r"thesis\.txt: is gone"):
+        collect([first, second], tmp_path / "out")
+    run(folder, second, "2/2", restart=True)
+    assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["thesis.txt"]
+
+
 def test_runs_of_different_shards_share_a_folder_at_the_same_time(folder, tmp_path):
     class Other(Spots):
         """Runs the other shard while it is at work on its own."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from slicedet.batch.listing import HIDDEN, Shard
 from slicedet.batch.results import Report, Result
-from slicedet.batch.space import Space, manifest_path, remove
+from slicedet.batch.space import Space, lies_in, manifest_path, remove_own
 from slicedet.conditions import differences
 from slicedet.errors import OutputError
 from slicedet.locks import exclusive
@@ -149,7 +149,8 @@ def _fetch(space: Space, part: _Part, entry: Entry) -> None:
     if entry.state == FAILED:
         return
     for name in entry.files:
-        if not (part.output / name).is_file():
+        path = part.output / name
+        if not path.is_file() or path.is_symlink() or not lies_in(part.output, name):
             raise OutputError(f"{part.output / name}: is gone; run shard {part.shard} again")
     files = dict(entry.files)
     if not _shared(space, part):
@@ -157,7 +158,7 @@ def _fetch(space: Space, part: _Part, entry: Entry) -> None:
         files = {name: _copied(part, space, name) for name in entry.files}
         for name in () if known is None else known.files:
             if name not in files:
-                remove(space.output / name)
+                remove_own(space.output, name)
     space.manifest.done(entry.name, files, space.folders(list(files)))
 
 

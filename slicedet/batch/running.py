@@ -199,7 +199,12 @@ class _Run:
         if str(item.path) != plain(str(item.path)):
             raise UnreadableImage(f"{plain(str(item.path))}: its name is not UTF-8; rename it")
         stamp = Stamp.of_image(item.path)
-        scene = Scene(item.path, **self._scene_options)
+        try:
+            scene = Scene(item.path, **self._scene_options)
+        except SlicedetError:
+            raise
+        except Exception as error:  # Whatever is odd about one image, the others are to run.
+            raise UnreadableImage(f"{item.path}: cannot be opened ({type(error).__name__}: {error})") from error
         try:
             make_folder(self._space.output / item.folder)
             names = [(item.folder / path.name).as_posix() for path in self._paths(item, scene, self._space.staging)]

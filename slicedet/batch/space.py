@@ -57,6 +57,8 @@ class Space:
             if restart:
                 _forget(output, path, shard)
             staging = hidden / f"writing{shard.suffix}"
+            if staging.is_symlink():  # What it leads to is not the batch's own.
+                remove(staging)
             shutil.rmtree(staging, ignore_errors=True)
             make_folder(staging)
             try:
@@ -103,7 +105,7 @@ class Space:
             files[name] = Stamp.of(target)
         for name in own:
             if name not in files:
-                remove(self.output / name)
+                remove_own(self.output, name)
         return files
 
     def folders(self, names: Sequence[str]) -> set[Path]:
@@ -128,6 +130,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be removed: {error.strerror}") from error
+
+
+def remove_own(output: Path, name: str) -> None:
+    """Removes an output that may be gone already, unless its name leads out of the folder. Raises OutputError."""
+    if lies_in(output, name):
+        remove(output / name)
+
+
+def lies_in(output: Path, name: str) -> bool:
+    """Whether an output of this name is in the folder itself, and not where a link leads."""
+    return (output / name).parent.resolve().is_relative_to(output.resolve())
 
 
 def check_summaries(output: Path, overwrite: bool) -> None:
@@ -163,7 +176,7 @@ def _forget(output: Path, path: Path, shard: Shard) -> None:
                     remove(output / COCO)
                 names = list(manifest.files())
                 for name in names:
-                    remove(output / name)
+                    remove_own(output, name)
                 # Without a manifest nobody could tell that they were its own, should they come back.
                 for folder in {output, *((output / name).parent for name in names)}:
                     if folder.is_dir():

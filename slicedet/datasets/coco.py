@@ -107,6 +107,9 @@ def read(path: str | Path) -> CocoDataset:
     )
 
 
+LARGEST = (1 << 31) - 1
+"""Greatest width and height in pixels of an image: what GDAL opens."""
+
 CHECK = "see `slicedet dataset check`"
 """Where to send the user of a file that cannot be used."""
 
@@ -174,7 +177,7 @@ def image_record(entry: Mapping[str, Any]) -> ImageRecord:
     assert number is not None
     assert width is not None
     assert height is not None
-    if min(width, height) < 1:
+    if min(width, height) < 1 or max(width, height) > LARGEST:
         raise ValueError(f"its width and height are {width} and {height}")
     return ImageRecord(number, name, width, height)
 
@@ -184,9 +187,28 @@ def category_record(entry: Mapping[str, Any]) -> tuple[int, str]:
     number, name = whole(entry.get("id")), entry.get("name")
     if number is None:
         raise ValueError(not_whole(entry, "id"))
-    if not isinstance(name, str) or not name.strip():
+    if not is_name(name):
         raise ValueError("has no name" if name is None else f"its name {name!r:.40} is no name")
     return number, name
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value can name a category: a text that is not blank, and that UTF-8 can write."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: Any, longest: int = 80) -> str:
+    """A text out of a file as people are to see it in a message: on one line, not too long, nothing that rules the
+    terminal."""
+    cut = str(text)[: longest + 1]
+    plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in cut)
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def stated_area(entry: Mapping[str, Any]) -> float | None:

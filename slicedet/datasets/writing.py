@@ -20,6 +20,8 @@ IMAGE_MODES = ("copy", "link")
 """How images come into a new dataset: copied, or as symbolic links to where they are."""
 
 _RASTERS = {".tif", ".tiff", ".img", ".jp2", ".j2k", ".ntf", ".ecw", ".sid"}
+_BESIDE = {".aux", ".ige", ".imd", ".prj", ".rde", ".rpb", ".rrd", ".tab", "_rpc.txt"}
+"""What GDAL's drivers keep beside a raster, after its name without suffix; `companions` has what any image may have."""
 _VIRTUAL = ".vrt"
 
 
@@ -134,12 +136,13 @@ def _files_of(source: Path) -> list[Path]:
     """An image and its side files: world file, statistics, mask, overviews."""
     if source.suffix.lower() not in _RASTERS:
         return [source]
-    import rasterio
-    from rasterio.errors import RasterioIOError
+    from slicedet.raster.beside import companions, files_behind
 
-    try:
-        with rasterio.open(source) as dataset:
-            beside = [Path(name) for name in dataset.files]
-    except RasterioIOError:
-        return [source]
-    return [source, *(path for path in beside if path != source and path.name.startswith(source.stem))]
+    # A file that only says that it is a raster may name any file of this machine as its own.
+    known = {path.name.lower() for path in companions(source)} | {source.stem.lower() + end for end in _BESIDE}
+    found = {path.name: path for path in files_behind(source) if _folder(path) == _folder(source)}
+    return [source, *(path for name, path in found.items() if name.lower() in known and name != source.name)]
+
+
+def _folder(path: Path) -> str:
+    return os.path.dirname(os.path.abspath(path))

@@ -29,6 +29,9 @@ ENLARGED = 4.0
 MOST_ENLARGED = 64.0
 """How much a gsd asked for may enlarge: then a tile shows some ten pixels of the scene, and never anything more."""
 
+MOST_TILES = 10**9
+"""Of one scene: a year's work. More are in no image, but a file of a few bytes may claim them."""
+
 MOSTLY = 0.5
 """Share of a box that must lie on data."""
 
@@ -223,7 +226,13 @@ def cut(scene: Scene, slice: int | str | tuple[int, int], settings: Settings, tr
     """
     scale = _scale(scene, trained, settings.gsd)
     width, height = max(1, round(scene.width * scale[0])), max(1, round(scene.height * scale[1]))
-    return TileGrid.cover(width, height, slice, settings.overlap)
+    grid = TileGrid.cover(width, height, slice, settings.overlap)
+    if len(grid) > MOST_TILES:
+        raise InvalidSetting(
+            f"{scene.source}: {len(grid):,} tiles of {grid.tile_width} x {grid.tile_height} pixels are more than can "
+            "be searched; larger ones (--slice) or a coarser --gsd are fewer"
+        )
+    return grid
 
 
 def _together(places: list[Tile]) -> Iterator[tuple[int, int]]:

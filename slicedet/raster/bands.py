@@ -62,7 +62,8 @@ def choose(dataset: DatasetReader, asked: Sequence[int] | None, name: str) -> Ba
     ):
         palette = np.zeros((256, 4), np.uint8)
         for value, colour in dataset.colormap(numbers[0]).items():
-            palette[value] = colour
+            if value < len(palette):  # No pixel has a higher one, though a VRT may list it.
+                palette[value] = colour
         return Bands(numbers, palette)
     return Bands(numbers)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import rasterio
 from rasterio.errors import RasterioError
 
-from slicedet.raster.source import is_local, is_remote, quiet
+from slicedet.raster.source import is_local, is_remote, open_dataset, quiet
 
 _APPENDED = (".aux.xml", ".msk", ".ovr")
 """To the whole name: `a.tif.ovr`."""
@@ -48,7 +47,7 @@ def _listed(source: str) -> list[str]:
     if is_remote(source):
         return []
     try:
-        with quiet(), rasterio.open(source) as dataset:
+        with quiet(), open_dataset(source) as dataset:
             return [name for name in dataset.files if not is_remote(name)]
     except RasterioError:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ def exif_value(dataset: Any, path: str | None) -> int:
         value = _exif_value(dataset, path)
     except (OSError, SyntaxError, ValueError, struct.error):
         return 1  # Broken EXIF data turns nothing, as in OpenCV and browsers.
-    return int(value) if str(value).isdigit() else 1
+    return int(value) if re.fullmatch("[1-8]", str(value)) else 1
 
 
 def _exif_value(dataset: Any, path: str | None) -> Any:

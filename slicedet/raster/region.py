@@ -97,7 +97,7 @@ def _layers(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
     for layer in pyogrio.list_layers(path)[:, 0]:
         meta, _, geometry, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
-        shapes = shapely.from_wkb(geometry if geometry is not None else [])
+        shapes = shapely.from_wkb(geometry if geometry is not None else [], on_invalid="fix")
         polygons = shapes[np.isin(shapely.get_type_id(shapes), _POLYGONS)]
         if len(polygons):
             yield polygons, meta["crs"]
@@ -114,7 +114,7 @@ def _parquet(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
     try:
         column = geopandas.read_parquet(path).geometry
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:  # Of geopandas or pyarrow.
+    except Exception as error:  # Whatever geopandas, pyarrow, shapely and pyproj raise.
         raise InvalidRegion(f"{path}: not a GeoParquet file ({' '.join(str(error).split())})") from error
     shapes = shapely.force_2d(column.to_numpy())
     polygons = shapes[np.isin(shapely.get_type_id(shapes), _POLYGONS)]

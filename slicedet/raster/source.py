@@ -151,7 +151,7 @@ class Source:
 
     def _open(self) -> Any:
         with quiet():
-            dataset = rasterio.open(self._gdal_name)
+            dataset = open_dataset(self._gdal_name)
         _forget_broken_exif(dataset)
         points, crs = dataset.gcps
         if points and crs and dataset.count and dataset.transform == rasterio.Affine.identity():
@@ -194,6 +194,27 @@ class Pixels:
             with self._source.valid.reading(options["window"]) as valid:
                 return np.asarray(valid.read(1, **options), np.uint8)
         return self._source.read(lambda handle: handle.dataset_mask(**options))
+
+
+def open_dataset(name: str) -> Any:
+    """rasterio's dataset of a GDAL name. Raises RasterioIOError.
+
+    A local file that calls itself an image must be one: it may come from anybody, and a VRT in its place would have
+    other files read, and servers called.
+    """
+    dataset = rasterio.open(name)
+    suffix = Path(name).suffix.lower()
+    if dataset.driver in _LEADING_DRIVERS and is_local(name) and suffix not in _LEADING_SUFFIXES:
+        dataset.close()
+        raise RasterioIOError(f"{name}: {dataset.driver}, and no {suffix}")
+    return dataset
+
+
+_LEADING_DRIVERS = frozenset(["DERIVED", "GTI", "VRT", "WCS", "WMS", "WMTS"])
+"""Of files that name other files and servers."""
+
+_LEADING_SUFFIXES = frozenset(["", ".gti", ".vrt", ".wms", ".xml"])
+"""Which these files may have."""
 
 
 def mask_kind(dataset: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.datasets.coco import CHECK, CocoDataset, ImageRecord, read
+from slicedet.datasets.layout import relative
 from slicedet.errors import InvalidDataset
 from slicedet.raster.scene import Scene
 from slicedet.training.augmentation import Rectangle
@@ -77,6 +78,7 @@ class LabelledImages:
     ) -> None:
         self.categories = categories
         self._paths: list[Path] = []
+        self._records: list[ImageRecord] = []
         self._objects: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]] = []
         sizes: list[tuple[int, int]] = []
         weights: list[NDArray[np.float64]] = []
@@ -84,6 +86,7 @@ class LabelledImages:
             ids = categories.ids(dataset)
             for index, image in enumerate(dataset.images):
                 self._paths.append(present(dataset, source.images, image))
+                self._records.append(image)
                 sizes.append((image.width, image.height))
                 rows = dataset.of_image(index)
                 boxes, labels = dataset.boxes[rows].astype(np.float32), ids[rows]
@@ -122,7 +125,7 @@ class LabelledImages:
         with self._opening[index]:
             pixels = self._pixels.get(index)
             if pixels is None:
-                scene = self._scenes.get(index) or opened(self._paths[index], width, height)
+                scene = self._scenes.get(index) or opened(self._paths[index], self._records[index])
                 if not self._room(width * height * 3):
                     part = scene.read((x1, y1, x2 - x1, y2 - y1))
                     self._keep(index, scene)
@@ -150,21 +153,21 @@ class LabelledImages:
 
 
 def present(dataset: CocoDataset, folder: Path, image: ImageRecord) -> Path:
-    """The file of an image. Raises InvalidDataset where there is none."""
-    path = folder / image.file_name
+    """The file of an image. Raises InvalidDataset where there is none, or its name leads out of the folder."""
+    try:
+        path = folder / relative(image.file_name)
+    except InvalidDataset as error:
+        raise InvalidDataset(f"{dataset.path}: {error}") from error
     if not path.is_file():
         raise InvalidDataset(f"{path}: no such image, though {dataset.path} lists it; {CHECK}")
     return path
 
 
-def opened(path: Path, width: int, height: int) -> Scene:
+def opened(path: Path, image: ImageRecord) -> Scene:
     """An image as a scene. Raises UnreadableImage, and InvalidDataset where it is not of the size that its annotations
     say."""
     scene = Scene(path)
-    if (scene.width, scene.height) != (width, height):
-        raise InvalidDataset(
-            f"{path}: is {scene.width} x {scene.height} pixels, its annotations say {width} x {height}; {CHECK}"
-        )
+    image.check_size(path, scene.width, scene.height)
     return scene
 
 

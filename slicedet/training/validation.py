@@ -68,7 +68,7 @@ class Validation:
             for image in dataset.images
         ]
         for path, image in zip(self._paths, self.dataset.images, strict=True):
-            opened(path, image.width, image.height).close()
+            opened(path, image).close()
         self._config = config
         self._model = model
 

@@ -166,6 +166,20 @@ def test_region_that_is_not_there(scene, tmp_path, name):
         Region(tmp_path / name, scene)
 
 
+def test_rings_that_are_not_closed_are(scene, tmp_path):
+    corners = [PLACE["transform"] @ corner for corner in [(20, 20), (120, 20), (120, 90), (20, 90)]]
+    lonlat = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    ring = [list(lonlat.transform(*corner)) for corner in corners]
+    shapes = [ring, ring[:1]]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [shape]}}
+        for shape in shapes
+    ]
+    (tmp_path / "open.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    region = Region(tmp_path / "open.geojson", scene)
+    assert region.geometry.area == pytest.approx(7000, rel=1e-3)
+
+
 def test_polygons_of_all_layers_count(scene, vector):
     vector("layers.gpkg", [box(0, 0, 20, 20)], layer="north")
     vector("layers.gpkg", [Point(3, 3)], layer="marks")

@@ -54,6 +54,17 @@ def test_vrt_whose_source_is_missing_is_said(raster, picture, tmp_path):
         scene.read((0, 0, 50, 50))
 
 
+def test_a_vrt_that_calls_itself_a_photo_is_refused(raster, picture, tmp_path):
+    vrt = tmp_path / "mosaic.vrt"
+    with rasterio.open(raster("left.tif", picture)) as dataset:
+        rasterio.shutil.copy(dataset, vrt, driver="VRT")
+    (tmp_path / "photo.png").write_bytes(vrt.read_bytes())
+    with pytest.raises(UnreadableImage, match=r"photo\.png: not an image that GDAL can read"):
+        Scene(tmp_path / "photo.png")
+    with Scene(vrt) as scene:
+        assert scene.driver == "VRT"
+
+
 def test_jpeg_2000(raster, picture):
     path = raster("photo.jp2", picture, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES", **PLACE)
     with Scene(path) as scene:

@@ -201,6 +201,19 @@ def test_palette_is_expanded_and_its_transparent_entries_are_no_data(raster):
         assert np.array_equal(valid, (lut[..., 3] > 0)[9:89, 7:107])
 
 
+def test_palette_with_more_colours_than_pixels_can_name(raster, tmp_path):
+    entries = "".join(f'<Entry c1="{n % 256}" c2="0" c3="9" c4="255"/>' for n in range(300))
+    path = tmp_path / "palette.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="120" rasterYSize="90"><VRTRasterBand dataType="Byte" band="1">'
+        f"<ColorInterp>Palette</ColorInterp><ColorTable>{entries}</ColorTable><SimpleSource><SourceFilename>"
+        f"{raster('a.tif', noise(1))}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(tmp_path / "a.tif") as dataset, Scene(path) as scene:
+        assert np.array_equal(scene.read(whole(scene))[..., 0], dataset.read(1))
+
+
 def test_palette_of_a_tiff_is_expanded(raster):
     indices = rng.integers(0, 256, (90, 120), dtype=np.uint8)
     colours = {i: (i, 255 - i, i // 2, 255) for i in range(256)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slicedet.datasets.coco import shown
 from slicedet.datasets.convert.samples import Labelled, Sample, images_below
 from slicedet.errors import InvalidDataset, NotGeoreferenced
 from slicedet.raster.georeference import transformer
@@ -82,11 +83,14 @@ class Reader:
             # Tables without geometry, such as the layer_styles of QGIS, are no layers of features.
             for layer in [name for name, geometry in pyogrio.list_layers(path) if geometry is not None]:
                 meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
-                shapes = shapely.from_wkb(geometry)
+                # Rings that are not closed are common, and closed here.
+                shapes = shapely.from_wkb(geometry, on_invalid="fix")
+                unread = shapely.is_missing(shapes) & np.array([each is not None for each in geometry], bool)
+                self.left_out["features whose shape cannot be read"] += int(unread.sum())
                 categories = self._categories(path, list(meta["fields"]), columns, len(shapes))
                 sized = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
                 sized &= ~np.isin(shapely.get_type_id(shapes), _POINT_TYPES)
-                self.left_out["features without a size"] += int((~sized).sum())
+                self.left_out["features without a size"] += int((~sized & ~unread).sum())
                 _check_degrees(path, shapes[sized], meta["crs"])
                 categories = [category for category, kept in zip(categories, sized, strict=True) if kept]
                 layers.append(_Layer(shapes[sized], meta["crs"], categories, np.zeros(len(categories), bool)))
@@ -100,7 +104,7 @@ class Reader:
         found = next((name for name in self._properties if name in fields), None)
         wanted = " or ".join(map(repr, self._properties)) if found is None else repr(found)
         if found is not None:
-            values = [None if value is None or value != value else str(value) for value in columns[fields.index(found)]]
+            values = [_named(path, found, row, value) for row, value in enumerate(columns[fields.index(found)], 1)]
         elif self._name is None:
             raise InvalidDataset(
                 f"{path}: features have no property {wanted} but {', '.join(fields) or 'none'}; name one by "
@@ -122,6 +126,14 @@ class _Layer:
     crs: str | None
     categories: list[str]
     placed: NDArray[np.bool_]
+
+
+def _named(path: Path, name: str, row: int, value: Any) -> str | None:
+    """The category that a property says, None where it is empty. Raises InvalidDataset where it is no single value."""
+    if isinstance(value, list | dict | bytes | np.ndarray):
+        raise InvalidDataset(f"{path}: feature number {row}: its {name!r} is {shown(value, 40)}, not one class")
+    text = "" if value is None or value != value else str(value)
+    return text if text.strip() else None
 
 
 def _check_degrees(path: Path, shapes: NDArray[Any], crs: str | None) -> None:

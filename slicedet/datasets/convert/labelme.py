@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slicedet.datasets.coco import is_name, shown
 from slicedet.datasets.convert.lists import annotation_files, unlabeled_images
 from slicedet.datasets.convert.samples import (
     IMAGE_SUFFIXES,
@@ -49,6 +50,8 @@ class Reader:
                 raise InvalidDataset(f"{path}: is no LabelMe file (it needs shapes and imagePath)") from error
             if not isinstance(shapes, list):
                 raise InvalidDataset(f"{path}: is no LabelMe file (shapes is no list)")
+            if not last_part(named):
+                raise InvalidDataset(f"{path}: its imagePath {named!r:.40} names no image")
             image = self._image(path, named)
             objects = [thing for shape in shapes if (thing := self._object(path, shape)) is not None]
             width, height = content.get("imageWidth"), content.get("imageHeight")
@@ -71,9 +74,9 @@ class Reader:
         try:
             name, kind = shape["label"], shape.get("shape_type") or "polygon"
             points = [(float(x), float(y)) for x, y in shape["points"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidDataset(f"{path}: a shape needs a label and points of two numbers") from error
-        if not isinstance(name, str) or not name.strip():
+        if not is_name(name):
             raise InvalidDataset(f"{path}: the label of a shape is {name!r:.40}, which names no class")
         if not points or not all(math.isfinite(value) for point in points for value in point):
             raise InvalidDataset(f"{path}: a shape has no points, or NaN in them")
@@ -81,7 +84,7 @@ class Reader:
         if kind == "circle" and len(points) == 2:
             return Labelled(name, _around_circle(*points))
         if kind not in _AREAS:
-            self.left_out[f"shapes that are a {kind}"] += 1
+            self.left_out[f"shapes that are a {shown(kind, 20)}"] += 1
             return None
         return Labelled(name, around(points))
 

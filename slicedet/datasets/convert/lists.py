@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from slicedet.datasets.coco import shown
 from slicedet.datasets.convert.folders import in_order, split_of
 from slicedet.datasets.convert.samples import read_lines
 from slicedet.datasets.layout import SPLITS
@@ -51,9 +53,10 @@ def _there(lists: dict[str, Path]) -> dict[str, Path]:
 
 def _first_there(lister: Path, candidates: list[Path]) -> Path:
     """The first candidate that is a file. Raises InvalidDataset, which names the list, where none is."""
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    # False also for names that no file can have.
+    found = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
     if found is None:
-        raise InvalidDataset(f"{lister}: lists {candidates[-1]}, which is not there")
+        raise InvalidDataset(f"{lister}: lists {shown(candidates[-1], 300)}, which is not there")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ class Reader:
         folders = [*(self._root / name / deeper for name in _FOLDERS), *(self._root / name for name in _FOLDERS)]
         folders.append(path.parent)
         places = [folder / name for names in (own, others) for folder in folders for name in names]
-        return next((place for place in places if place.is_file()), path.with_name(named or own[0]))
+        return next((place for place in places if os.path.isfile(place)), path.with_name(named or own[0]))
 
     def _object(self, path: Path, element: Element) -> Labelled | None:
         name, box = (element.findtext("name") or "").strip(), element.find("bndbox")

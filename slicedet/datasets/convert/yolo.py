@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slicedet.datasets.coco import shown
 from slicedet.datasets.convert.folders import in_order, split_of
 from slicedet.datasets.convert.samples import (
     Box,
@@ -54,11 +56,11 @@ class Reader:
     def samples(self) -> Iterator[Sample]:
         for split, path in self._images:
             labels = _labels_of(path)
-            if split == "test" and not labels.is_file():
+            if split == "test" and not os.path.isfile(labels):
                 self.left_out["images of test without a label file"] += 1
                 continue
             objects: list[Labelled] = []
-            if labels.is_file() and path.is_file():
+            if os.path.isfile(labels) and os.path.isfile(path):
                 try:
                     with Scene(path) as scene:
                         objects = list(self._objects(labels, scene.width, scene.height))
@@ -143,7 +145,7 @@ def _listed_images(path: Path, content: dict[str, Any]) -> tuple[Path, list[tupl
         for part in parts:
             found = _found(places, part)
             if found is None and split != "test":
-                raise InvalidDataset(f"{path}: names {part}, which is not there")
+                raise InvalidDataset(f"{path}: names {shown(part, 300)}, which is not there")
             if found is not None:
                 images += [(split, image) for image in dict.fromkeys(_images_of(found, places))]
     if not images:
@@ -157,7 +159,7 @@ def _found(places: list[Path], name: str) -> Path | None:
     # Files exported by Roboflow count from a folder below the one they are in, those by CVAT from one above it.
     names = (name, name.removeprefix("../"), name.removeprefix("data/"))
     candidates = [place / name for place in places for name in names if name]
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
 
 
 def _images_of(found: Path, places: list[Path]) -> list[Path]:
@@ -191,6 +193,6 @@ def _labels_of(image: Path) -> Path:
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         path = Path(*parts).with_suffix(".txt")
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     return image.with_suffix(".txt")
