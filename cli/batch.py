@@ -17,6 +17,7 @@ from .options import (
     SceneChoice,
     console_options,
     detector_options,
+    refuse_all_but,
     resource_options,
     scene_options,
     search_options,
@@ -74,8 +75,7 @@ def batch(
     from slicedet.errors import InvalidSetting
 
     if collecting:
-        if shard is not None:
-            raise click.UsageError("--collect joins all shards; leave out --shard")
+        refuse_all_but(_OF_COLLECTING, "says how images are run; --collect joins what shards have found, leave it out")
         with _reporting(console, str(output), restart) as report:
             results = collect(folders, output, overwrite=overwrite, restart=restart, report=report)
         _conclude(console, results, output)
@@ -91,6 +91,9 @@ def batch(
         detector = choice.load(settings.slice)
         results = job.run(detector, choice.applied_to(settings), asdict(scenes), resources, report)
     _conclude(console, results, output)
+
+
+_OF_COLLECTING = ("folders", "output", "collecting", "overwrite", "restart", "quiet", "verbose", "as_json")
 
 
 @contextmanager

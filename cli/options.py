@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from slicedet.models import DEFAULT_MODEL
 
@@ -55,6 +56,15 @@ def grouped(
         return wrapped
 
     return decorate
+
+
+def refuse_all_but(names: Collection[str], why: str) -> None:
+    """Raises UsageError for the first option given that is not among these parameters: it would be without effect."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name not in names:
+            raise click.UsageError(f"{parameter.opts[-1]} {why}")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,13 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(slicedet, photo
 
 @pytest.mark.parametrize(
     "arguments",
-    [["in", "--shard", "3/2"], ["in", "--shard", "x"], ["in", "other"], ["in", "--collect", "--shard", "1/2"]],
+    [
+        ["in", "--shard", "3/2"],
+        ["in", "--shard", "x"],
+        ["in", "other"],
+        ["in", "--collect", "--shard", "1/2"],
+        ["in", "--collect", "--threshold", "0.9"],
+    ],
 )
 def test_wrong_usage(slicedet, photos, arguments):
     wrong = slicedet("batch", *arguments, "-o", "out")
