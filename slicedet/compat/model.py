@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -192,7 +193,7 @@ def _stated(folder: Path, name: str | None) -> float:
     if (folder / catalogue.IN_FOLDER).is_file():
         return DRAW_THRESHOLD  # An export that is none of Paddle's.
     path = paddle_folder.files(folder)[2]
-    content = paddle_folder.mapping(paddle_folder.parsed(path), path, "the file")
+    content = paddle_folder.content_of(path)
     # What slicedet exports states its own name besides PaddleX's.
     parts = [paddle_folder.mapping(content.get(key) or {}, path, key) for key in ("Global", "slicedet")]
     stated = [str(part[key])[:100] for part, key in zip(parts, ("model_name", "name"), strict=True) if key in part]
@@ -206,7 +207,7 @@ def _stated(folder: Path, name: str | None) -> float:
 
 def _checked_batch_size(size: Any) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidSetting(f"batch_size {size!r}: expected a whole number above 0")
+        raise InvalidSetting(f"batch_size {reprlib.repr(size)}: expected a whole number above 0")
     return size
 
 

@@ -102,7 +102,7 @@ def create_pipeline(
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InvalidSetting(f"{path}: no such file")
-    return paddle_folder.mapping(paddle_folder.parsed(path), path, "the file")
+    return paddle_folder.content_of(path)
 
 
 def _section(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
@@ -116,5 +116,5 @@ def _section(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, A
             raise InvalidConfig(f"{where}: SubModules.{name}.{key}: expected a text")
         known = key in (*_TEXTS, *_HANDED_ON, "module_name", "batch_size", "threshold")
         if not known and value:
-            raise InvalidConfig(f"{where}: SubModules.{name}.{key}: slicedet does not do this; leave it out")
+            raise InvalidConfig(f"{where}: SubModules.{name}.{str(key)[:80]}: slicedet does not do this; leave it out")
     return section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,9 @@ def least_scores(threshold: Threshold, categories: Sequence[str]) -> NDArray[np.
     if isinstance(threshold, Mapping):
         for id in threshold:
             if isinstance(id, bool) or not isinstance(id, int | np.integer) or not 0 <= id < len(categories):
-                raise InvalidSetting(f"threshold of class {id!r}: the model has class ids 0 to {len(categories) - 1}")
+                raise InvalidSetting(
+                    f"threshold of class {reprlib.repr(id)}: the model has class ids 0 to {len(categories) - 1}"
+                )
         numbers = {id: _number(threshold.get(id, REST)) for id in range(len(categories))}
     else:
         numbers = dict.fromkeys(range(len(categories)), _number(threshold))
@@ -40,5 +43,6 @@ def by_name(least: NDArray[np.float32], categories: Sequence[str]) -> dict[str, 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
-        raise InvalidSetting(f"threshold {value!r}: expected a number between 0 and 1, or one for each class id")
+        shown = reprlib.repr(value)
+        raise InvalidSetting(f"threshold {shown}: expected a number between 0 and 1, or one for each class id")
     return float(value)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from slicedet.boxes import overlap
 from slicedet.detections import Detections
+from slicedet.errors import InvalidDetections
 from slicedet.merging.claims import Claims
 from slicedet.merging.order import best_first
 from slicedet.models.config import ModelConfig, NmsConfig
@@ -59,10 +60,13 @@ def candidates(config: ModelConfig, outputs: Sequence[Floats], minimum: float) -
     classes.
 
     "picodet-heads": a side's distance from its cell's centre is the mean of a softmax over reg_max + 1 bins, in strides
-    (Li et al., Generalized Focal Loss, 2020).
+    (Li et al., Generalized Focal Loss, 2020). Scores and classes that are no numbers are left out. Raises
+    InvalidDetections for boxes that are none, and for a class that the configuration does not have.
     """
     if config.output.layout == "rows":
         rows = outputs[0][(outputs[0][:, 1] >= minimum) & (outputs[0][:, 0] >= 0)]
+        if len(rows) and rows[:, 0].max() >= len(config.categories):
+            raise InvalidDetections(f"class {rows[:, 0].max():.6g} (from 0), of {len(config.categories)} there are")
         return Detections(rows[:, 2:6], rows[:, 1], rows[:, 0].astype(np.int32))
     if config.output.layout == "boxes-and-scores":
         category_ids, points = _reaching(outputs[1][0], minimum)

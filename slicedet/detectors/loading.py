@@ -116,7 +116,7 @@ def _located(
     model: str, weights: str | Path | None, engine: str, size: tuple[int, int] | None
 ) -> tuple[ModelConfig | None, Path]:
     """The configuration of a model and its weights for an engine; None and the folder, where that is both."""
-    if Path(model).is_dir() and model not in catalogue.names():
+    if Path(model).is_dir() and not catalogue.knows(model):
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
         if not (Path(model) / catalogue.IN_FOLDER).is_file():
@@ -177,7 +177,7 @@ def default_threshold(model: str) -> float:
     """
     if plugins(model):
         return DEFAULT_THRESHOLD
-    if Path(model).is_dir() and model not in catalogue.names() and not (Path(model) / catalogue.IN_FOLDER).is_file():
+    if Path(model).is_dir() and not catalogue.knows(model) and not (Path(model) / catalogue.IN_FOLDER).is_file():
         return _read_quietly(Path(model)).config.threshold
     return _configuration(model).threshold
 

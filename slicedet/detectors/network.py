@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from slicedet.detections import Detections
 from slicedet.detectors.decoding import decoded, expected_outputs, sees_turned
-from slicedet.errors import ModelMismatch
+from slicedet.errors import InvalidDetections, ModelMismatch
 from slicedet.models.config import InputConfig, ModelConfig
 
 Image = NDArray[np.uint8]
 Outputs = list[NDArray[np.float32]]
+
+_HIGHEST = 1.001
+"""A score that rounding may have raised."""
 
 
 class Signature(NamedTuple):
@@ -106,10 +109,17 @@ class NetworkDetector:
         return planes.transpose(1, 2, 0)
 
     def _decoded(self, tile_size: tuple[int, int], outputs: Iterable[Outputs]) -> Detections:
-        found = decoded(self.config, outputs, self.threshold)
         width, height = self.config.input.size
         scale = np.array([tile_size[0] / width, tile_size[1] / height] * 2, np.float32)
-        return found.replace(boxes=found.boxes * scale)
+        try:
+            found = decoded(self.config, outputs, self.threshold)
+            found = found.replace(boxes=found.boxes * scale)
+            if len(found) and found.scores[0] > _HIGHEST:
+                raise InvalidDetections(f"a score is {found.scores[0]:.6g}, above 1")
+        except InvalidDetections as error:
+            weights = self.provenance.get("weights", self.name)
+            raise ModelMismatch(f"{weights}: it finds what cannot be: {error}") from error
+        return found
 
 
 def in_background(
@@ -155,6 +165,19 @@ def check_signature(config: ModelConfig, signature: Signature, path: object, out
         check_outputs(config, signature.outputs, path)
 
 
+def checked(config: ModelConfig, values: Sequence[NDArray[Any]], path: object) -> Outputs:
+    """What a graph gave for one image, as float32. Raises ModelMismatch where the shapes, which it may have left open,
+    are not what the configuration states."""
+    check_outputs(config, [(str(index), list(value.shape)) for index, value in enumerate(values)], path)
+    return [np.asarray(value, np.float32) for value in values]
+
+
+def failed(path: object, engine: str, error: Exception) -> ModelMismatch:
+    """What an engine says of a graph that it cannot compile or run, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ModelMismatch(f"{path}: {engine} cannot run it ({(lines or [type(error).__name__])[-1][:200]})")
+
+
 def check_outputs(config: ModelConfig, outputs: Sequence[tuple[str, list[int]]], path: object) -> None:
     """Raises ModelMismatch, saying which output differs, by names and shapes in order."""
     shapes = expected_outputs(config)
@@ -165,6 +188,10 @@ def check_outputs(config: ModelConfig, outputs: Sequence[tuple[str, list[int]]],
     for (name, shape), expected_shape in zip(outputs, shapes, strict=False):
         rows = config.output.layout == "rows"
         _check_shape(config, path, f"output {name!r}", shape, (None, *expected_shape[1:]) if rows else expected_shape)
+    if config.output.layout == "boxes-and-scores":
+        boxes, scores = outputs[0][1][1], outputs[1][1][2]
+        if -1 not in (boxes, scores) and boxes != scores:
+            raise _mismatch(config, path, f"it gives {boxes} boxes, but scores of {scores}")
 
 
 def _check_shape(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.network import Image, Outputs, Signature, check_signature, in_background, normalised
+from slicedet.detectors.network import (
+    Image,
+    Outputs,
+    Signature,
+    check_signature,
+    checked,
+    failed,
+    in_background,
+    normalised,
+)
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.config import ModelConfig
 
@@ -36,7 +46,7 @@ class OnnxRuntimeEngine:
         if provider not in onnxruntime.get_available_providers():
             raise InvalidSetting(f"device {device!r}: this installation of ONNX Runtime has no such device")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # What fails is raised, and told once.
         cores = os.cpu_count() or 1
         width, height = config.input.size
         # Tiles side by side go faster than one that all cores share, which wait for each other at every layer.
@@ -47,12 +57,15 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # Its own exceptions have no common base besides this one.
             raise ModelMismatch(f"{path}: not a model that ONNX Runtime can read") from error
+        for node in self._session.get_outputs():
+            if not re.fullmatch(r"tensor\((bool|double|float\d*|u?int\d+)\)", node.type):
+                raise ModelMismatch(f"{path}: output {node.name!r} holds no numbers")
         signature = Signature.of(
             [(node.name, _lengths(node.shape)) for node in self._session.get_inputs()],
             [(node.name, _lengths(node.shape)) for node in self._session.get_outputs()],
         )
         check_signature(config, signature, path)
-        self._config = config.input
+        self._config, self._path = config, path
         self._names = [name for name, _ in signature.inputs]
         self.provenance: dict[str, Any] = {
             "engine": "onnxruntime",
@@ -67,10 +80,14 @@ class OnnxRuntimeEngine:
         return in_background(self._run, images, threads=self._streams)
 
     def _run(self, images: list[Image]) -> list[Outputs]:
-        return [self._session.run(None, self._feed(image)) for image in images]
+        try:
+            answers = [self._session.run(None, self._feed(image)) for image in images]
+        except Exception as error:  # As above.
+            raise failed(self._path, "ONNX Runtime", error) from error
+        return [checked(self._config, values, self._path) for values in answers]
 
     def _feed(self, image: Image) -> dict[str, NDArray[np.float32]]:
-        inputs = [normalised(image, self._config)[None], np.ones((1, 2), np.float32)]
+        inputs = [normalised(image, self._config.input)[None], np.ones((1, 2), np.float32)]
         return dict(zip(self._names, inputs, strict=False))
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slicedet.detectors.network import Image, Outputs, Signature, check_signature
+from slicedet.detectors.network import Image, Outputs, Signature, check_signature, checked, failed
 from slicedet.errors import InvalidSetting, ModelMismatch
 from slicedet.models.config import ModelConfig
 
@@ -38,13 +38,20 @@ class OpenVinoEngine:
         )
         check_signature(config, signature, path)
         width, height = config.input.size
+        for port in model.outputs:
+            if not (port.element_type.is_real() or port.element_type.is_integral()):
+                raise ModelMismatch(f"{path}: output {port.any_name!r} holds no numbers")
         names = [name for name, _ in signature.inputs]
-        model.reshape(dict(zip(names, ([1, 3, height, width], [1, 2]), strict=False)))
-        _spell_out_hard_sigmoids(model)
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
         if streams is not None:
             hints["NUM_STREAMS"] = str(streams)
-        self._compiled = core.compile_model(_normalised(model, names[0], config), device.upper(), hints)
+        try:
+            model.reshape(dict(zip(names, ([1, 3, height, width], [1, 2]), strict=False)))
+            _spell_out_hard_sigmoids(model)
+            self._compiled = core.compile_model(_normalised(model, names[0], config), device.upper(), hints)
+        except RuntimeError as error:
+            raise failed(path, "OpenVINO", error) from error
+        self._config, self._path = config, path
         self._outputs = len(model.outputs)
         self._at_once = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._image, *self._ones = names
@@ -95,8 +102,12 @@ class OpenVinoEngine:
         return requests
 
     def _answer(self, request: Any) -> Outputs:
-        request.wait()
-        return [request.get_output_tensor(output).data for output in range(self._outputs)]
+        try:
+            request.wait()
+        except RuntimeError as error:
+            raise failed(self._path, "OpenVINO", error) from error
+        values = [request.get_output_tensor(output).data for output in range(self._outputs)]
+        return checked(self._config, values, self._path)
 
 
 def _normalised(model: Any, image_name: str, config: ModelConfig) -> Any:

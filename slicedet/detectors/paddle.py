@@ -26,6 +26,7 @@ from slicedet.detectors.network import (
 )
 from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
 from slicedet.models.paddle_folder import PaddleModel
+from slicedet.models.program import refuse_reaching_out
 
 _INPUTS = ("image", "scale_factor", "im_shape")
 
@@ -92,8 +93,6 @@ class PaddleEngine:
             return images
         check_outputs(self._config, [("", list(output.shape)) for output in outputs], self._path)
         rows = outputs[0]
-        if len(rows) and rows[:, 0].max() >= len(self._config.categories):
-            raise ModelMismatch(f"{self._path}: it found class {rows[:, 0].max():.0f}, its YAML names fewer")
         if len(outputs) == 1 and count == 1:
             return [[rows]]
         ends = np.cumsum(outputs[1].ravel()) if len(outputs) == 2 else np.zeros(0)
@@ -109,6 +108,8 @@ def run_program(program: Path, params: Path, values: Mapping[str, NDArray[Any]])
 
 def _predictor(program: Path, params: Path, device: str) -> Any:
     inference = import_paddle().inference
+    if program.suffix != ".json":  # Those have been looked at where they were read.
+        refuse_reaching_out(_operators(program), program)
     options = inference.Config(str(program), str(params))
     options.disable_glog_info()
     _choose_device(options, device)
@@ -116,6 +117,18 @@ def _predictor(program: Path, params: Path, device: str) -> Any:
         return inference.create_predictor(options)
     except Exception as error:  # Its own exceptions have no common base besides this one.
         raise ModelMismatch(f"{program}: Paddle cannot run it ({_last_line(error)})") from error
+
+
+def _operators(program: Path) -> list[str]:
+    """The names of all operators in an old program, in protobuf."""
+    from paddle.base.proto import framework_pb2
+
+    description = framework_pb2.ProgramDesc()  # type: ignore[attr-defined]
+    try:
+        description.ParseFromString(program.read_bytes())
+    except Exception as error:  # Protobuf's own comes from a package without types.
+        raise ModelMismatch(f"{program}: not a Paddle program") from error
+    return [operation.type for block in description.blocks for operation in block.ops]
 
 
 def _outputs(predictor: Any, values: Mapping[str, NDArray[Any]], program: Path) -> list[NDArray[Any]]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from slicedet.errors import CorruptFile, DownloadError, InvalidSetting, MissingWeights
 from slicedet.locks import locked
 from slicedet.models.config import Download, ModelConfig
-from slicedet.models.download import Patience, Progress, download
+from slicedet.models.download import Patience, Progress, download, shown
 from slicedet.models.pdparams import load_pdparams
 from slicedet.models.unpacking import unpack
 
@@ -124,7 +124,7 @@ class _Item:
             try:
                 _fetch(self.download, self.path, progress, patience)
             except DownloadError as error:
-                what = "that file" if str(error).startswith(self.download.url) else self.download.url
+                what = "that file" if str(error).startswith(official := shown(self.download.url)) else official
                 raise DownloadError(f"{self.name}: {error}; without network, put {what} at {self.path}") from error
             # Only now, so that what was there survives a download that fails.
             if force or self._is_foreign():
@@ -223,7 +223,7 @@ def _fetch(source: Download, target: Path, progress: Progress | None, patience: 
     elif mirror.startswith(("http://", "https://")):
         download(f"{mirror.rstrip('/')}/{quote(source.filename)}", target, source.size, progress, patience)
     elif "://" in mirror:
-        raise InvalidSetting(f"SLICEDET_MODEL_MIRROR {mirror}: expected an http(s) URL or a folder")
+        raise InvalidSetting(f"SLICEDET_MODEL_MIRROR {shown(mirror)}: expected an http(s) URL or a folder")
     else:
         original = Path(mirror).expanduser() / source.filename
         if not original.is_file():

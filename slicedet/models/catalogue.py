@@ -20,9 +20,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
+def knows(model: str) -> bool:
+    """Whether a text is a name or alias of the catalogue, in any case, whatever folder is called so."""
+    return model in names() or len(_meant(model)) == 1  # Names need no reading of all configurations.
+
+
 def find(model: str) -> ModelConfig:
     """The configuration of a catalogue name or alias, in any case, in a YAML file of the user's, or in the folder of an
-    export.
+    export, unless that is called like a model of the catalogue.
 
     Raises UnknownModel for a name that is not in the catalogue, InvalidConfig for a file that is no configuration.
     """
@@ -31,27 +36,31 @@ def find(model: str) -> ModelConfig:
         if not path.is_file():
             raise UnknownModel(f"{model}: no such file")
         return _load(path)
-    if (Path(model) / IN_FOLDER).is_file() and model not in names():
+    if (Path(model) / IN_FOLDER).is_file() and not knows(model):
         return _load(Path(model) / IN_FOLDER)
     return _load(_folder() / f"{_resolved(model)}.yaml")
 
 
 def _resolved(model: str) -> str:
     """The catalogue name that a name or alias stands for."""
-    if model in names():  # Without reading all configurations.
+    if model in names():
         return model
-    known = _known_names()
-    if model in known:
-        return known[model]
-    candidates = {name for known_as, name in known.items() if known_as.casefold() == model.casefold()}
-    if len(candidates) == 1:
-        return candidates.pop()
-    spellings = {known_as.casefold(): known_as for known_as in known}
+    if len(meant := _meant(model)) == 1:
+        return meant.pop()
+    spellings = {known_as.casefold(): known_as for known_as in _known_names()}
     close = [spellings[match] for match in get_close_matches(model.casefold(), spellings, 3, 0.75)]
     raise UnknownModel(
         f"{model}: unknown model; "
         + (f"did you mean {' or '.join(close)}?" if close else "slicedet models lists those there are")
     )
+
+
+def _meant(model: str) -> set[str]:
+    """The catalogue names that a text may stand for."""
+    known = _known_names()
+    if model in known:
+        return {known[model]}
+    return {name for known_as, name in known.items() if known_as.casefold() == model.casefold()}
 
 
 @cache

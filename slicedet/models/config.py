@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from slicedet import yaml_files
 from slicedet.errors import InvalidConfig
 
 LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
@@ -17,6 +17,8 @@ DOWNLOADS = {"onnx": (".onnx",), "paddle": (".tar", ".tar.gz", ".tgz", ".zip"), 
 """Kinds of official files, and how their names end."""
 INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos4")
 DEFAULT_THRESHOLD = 0.25
+_LARGEST = 10**12
+"""No number of a configuration comes near it; it is finite, too."""
 DIVISOR = 32
 """Width and height of a network's input are multiples of it, where they are not fixed."""
 
@@ -128,12 +130,7 @@ def load(path: Path, categories_folder: Path) -> ModelConfig:
 
     Raises InvalidConfig, naming the file and the key, for anything incomplete, unknown or contradictory.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    content = yaml_files.read(path, InvalidConfig)
     try:
         config = _build(ModelConfig, _prepared(content, path, categories_folder), "")
         check(config)
@@ -178,18 +175,21 @@ def _prepared(content: Any, path: Path, categories_folder: Path) -> dict[str, An
         if key in values:
             values[key] = _build(kind, _mapping(values[key], key), f"{key}.")
     if "downloads" in values:
+        listed = _mapping(values["downloads"], "downloads")
         values["downloads"] = {
-            str(kind): _build(Download, _mapping(value, f"downloads.{kind}"), f"downloads.{kind}.")
-            for kind, value in _mapping(values["downloads"], "downloads").items()
+            kind: _build(Download, _mapping(value, f"downloads.{kind}"), f"downloads.{kind}.")
+            for kind, value in ((str(kind)[:80], value) for kind, value in listed.items())
         }
     names = values.get("categories")
     if isinstance(names, str):
         listing = categories_folder / f"{names}.txt"
-        if not names.isidentifier() or not listing.is_file():
-            raise ValueError(f"categories: there is no list {names!r}")
+        if not names.isidentifier() or len(names) > 80 or not listing.is_file():
+            raise ValueError(f"categories: there is no list {names[:80]!r}")
         values["categories"] = listing.read_text(encoding="utf-8").splitlines()
     if "weights" in values:
-        values["weights"] = path.parent / str(values["weights"])
+        if not isinstance(values["weights"], str) or len(values["weights"]) > 1000:
+            raise ValueError("weights: expected the path of a file")
+        values["weights"] = path.parent / values["weights"]
     return values
 
 
@@ -200,7 +200,7 @@ def _build(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
     known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ValueError(f"unknown key {prefix}{key}")
+            raise ValueError(f"unknown key {prefix}{str(key)[:80]}")
     for name, each in known.items():
         if each.default is MISSING and each.default_factory is MISSING and name not in values:
             raise ValueError(f"{prefix}{name} is missing")
@@ -218,6 +218,9 @@ def check(config: ModelConfig) -> None:
     source, output, nms = config.input, config.output, config.nms
     rules = {
         "name: expected a text": isinstance(config.name, str) and config.name,
+        "title, license and source: expected texts": all(
+            isinstance(text, str) for text in (config.title, config.license, config.source)
+        ),
         "categories: expected a list of distinct names": _texts(config.categories),
         "input.size: expected width and height in pixels": _numbers(source.size, 2, whole=True)
         and min(source.size) > 0,
@@ -290,5 +293,5 @@ def _numbers(values: Any, count: int, whole: bool = False) -> bool:
     return (
         isinstance(values, tuple)
         and len(values) == count
-        and all(isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) for value in values)
+        and all(isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= _LARGEST for value in values)
     )

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.errors import MissingDependency, ModelMismatch, OutputError
+from slicedet.errors import InvalidDetections, MissingDependency, ModelMismatch, OutputError
 from slicedet.models import cache
 from slicedet.models.config import ModelConfig
 from slicedet.models.paddle_folder import PaddleModel
-from slicedet.models.program import Program, mend_for_conversion
+from slicedet.models.program import Program, mend_for_conversion, well_formed
 
 if TYPE_CHECKING:
     from slicedet.detectors.network import Engine
@@ -95,7 +95,8 @@ def cut(model: PaddleModel, program: Program, config: ModelConfig, folder: Path)
 def to_onnx(program: Program, params: Path, made: Path) -> None:
     """Converts a program, without its suppression. Raises ConversionFailed, or ModelMismatch as `without_nms` does."""
     content = program.without_nms()
-    mend_for_conversion(content)
+    with well_formed(program.path):
+        mend_for_conversion(content)
     with tempfile.TemporaryDirectory() as folder:
         mended = Path(folder) / program.path.name
         mended.write_text(json.dumps(content))
@@ -123,10 +124,15 @@ def compare(
     moved = apart = 0.0
     for index in range(len(wanted[0])):
         # All candidates, in one order whatever their scores; then those that count.
-        left, right = (
-            candidates(config, [output[index : index + 1] for output in outputs], -np.inf)
-            for outputs in (wanted, given)
-        )
+        try:
+            left, right = (
+                candidates(config, [output[index : index + 1] for output in outputs], -np.inf)
+                for outputs in (wanted, given)
+            )
+        except InvalidDetections as error:
+            raise ConversionFailed(f"{source}: what it gives cannot be compared: {error}") from error
+        if not len(left) == len(right) > 0:
+            raise ConversionFailed(f"{source}: what it gives cannot be compared: there are scores that are no numbers")
         counting = left.scores >= min(config.nms.score_threshold if config.nms else 0.0, float(left.scores.max()))
         # Not Python's max, which may lose a nan.
         apart = float(np.maximum(apart, np.abs(left.scores - right.scores).max()))

@@ -60,7 +60,7 @@ def download(
                 partial.discard()
             failures = 1 if partial.size - before >= _WORTH_RESUMING else failures + 1
             if failures >= patience.attempts:
-                raise DownloadError(f"{url}: {error} ({failures} attempts)") from error
+                raise DownloadError(f"{shown(url)}: {error} ({failures} attempts)") from error
             time.sleep(patience.backoff * 2 ** (failures - 1))
         except OSError as error:
             raise DownloadError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -91,7 +91,7 @@ class _Partial:
         self._target = target
         self._path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f"{target.name}.part.json")
-        self._url = url
+        self._url = shown(url)  # It is written beside the file, too.
 
     @property
     def path(self) -> Path:
@@ -138,16 +138,20 @@ def _attempt(url: str, partial: _Partial, size: int | None, progress: Progress |
             headers["If-Range"] = origin.validator
     with _opened(url, headers, timeout) as response:
         if response.headers.get_content_type() == "text/html":
-            raise DownloadError(f"{url}: the answer is a web page, not the file; is a login or proxy in between?")
+            raise DownloadError(
+                f"{shown(url)}: the answer is a web page, not the file; is a login or proxy in between?"
+            )
         total = _total(response)
         start = _start(response)
         if total is None and size is None and response.headers.get("Transfer-Encoding") != "chunked":
-            raise DownloadError(f"{url}: the server states no length, so that a part could be taken for the whole")
+            raise DownloadError(
+                f"{shown(url)}: the server states no length, so that a part could be taken for the whole"
+            )
         if size is not None and total is not None and total != size:
             partial.discard()
-            raise DownloadError(f"{url}: it has {total:,} bytes, {size:,} were expected")
+            raise DownloadError(f"{shown(url)}: it has {total:,} bytes, {size:,} were expected")
         if total is not None and total > MAX_BYTES:
-            raise DownloadError(f"{url}: it has {total:,} bytes, more than is downloaded")
+            raise DownloadError(f"{shown(url)}: it has {total:,} bytes, more than is downloaded")
         validator = _validator(response.headers)
         if start and (origin is None or start != partial.size or not _same(origin, validator, total)):
             raise _Stale("the file changed while it was being downloaded")
@@ -157,7 +161,7 @@ def _attempt(url: str, partial: _Partial, size: int | None, progress: Progress |
     if size is not None and partial.size != size:
         received = partial.size
         partial.discard()
-        raise DownloadError(f"{url}: it has {received:,} bytes, {size:,} were expected")
+        raise DownloadError(f"{shown(url)}: it has {received:,} bytes, {size:,} were expected")
 
 
 def _receive(response: Any, partial: _Partial, total: int | None, progress: Progress | None) -> None:
@@ -177,7 +181,7 @@ def _receive(response: Any, partial: _Partial, total: int | None, progress: Prog
             file.write(data)
             file.flush()  # So that a process that is killed leaves all that came.
             if file.tell() > (total or MAX_BYTES):
-                raise DownloadError(f"{response.url}: more bytes come than were announced")
+                raise DownloadError(f"{shown(response.url)}: more bytes come than were announced")
             if progress is not None:
                 progress(file.tell(), total or 0)
         received = file.tell()
@@ -196,11 +200,14 @@ def _opened(url: str, headers: Mapping[str, str], timeout: float) -> Any:
             raise _Stale(what) from error
         if error.code >= 500 or error.code in (408, 429):
             raise _Transient(what) from error
-        raise DownloadError(f"{url}: {what}") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DownloadError(f"{shown(url)}: {what}") from error
+    except (http.client.InvalidURL, ValueError) as error:
+        # What it says may quote the URL.
+        raise DownloadError(f"{shown(url)}: no URL that can be asked, or redirected to one") from error
+    except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError | ValueError):
-            raise DownloadError(f"{url}: {_reason(error)}") from error
+            raise DownloadError(f"{shown(url)}: {_reason(error)}") from error
         raise _Transient(_reason(error)) from error
 
 
@@ -227,7 +234,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before, after) == ("https", "http"):
-            raise DownloadError(f"{req.full_url}: redirects from {before} to {after}, which is not followed")
+            raise DownloadError(f"{shown(req.full_url)}: redirects from {before} to {after}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -237,7 +244,7 @@ def _total(response: Any) -> int | None:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
         total = response.headers.get("Content-Length", "")
-    return int(total) if total.isdecimal() else None
+    return _whole(total)
 
 
 def _start(response: Any) -> int:
@@ -245,10 +252,15 @@ def _start(response: Any) -> int:
     if response.status != 206:
         return 0
     unit, _, place = response.headers.get("Content-Range", "").partition(" ")
-    first = place.partition("-")[0]
-    if unit != "bytes" or not first.isdecimal() or first == "0":
-        raise DownloadError(f"{response.url}: answers with a part of the file that was not asked for")
-    return int(first)
+    first = _whole(place.partition("-")[0])
+    if unit != "bytes" or not first:
+        raise DownloadError(f"{shown(response.url)}: answers with a part of the file that was not asked for")
+    return first
+
+
+def _whole(text: str) -> int | None:
+    """A number of bytes; None for what is none, or larger than any."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:
@@ -260,6 +272,13 @@ def _validator(headers: Mapping[str, str]) -> str | None:
 def _same(origin: _Origin, validator: str | None, total: int | None) -> bool:
     unchanged = validator is None or origin.validator is None or validator == origin.validator
     return unchanged and (total is None or origin.total is None or total == origin.total)
+
+
+def shown(url: str) -> str:
+    """A URL for people, without its password and query."""
+    from slicedet.raster import source  # Which imports GDAL.
+
+    return source.shown(url)
 
 
 def _reason(error: Exception) -> str:

@@ -117,7 +117,7 @@ def export(
     settings = settings or ExportSettings()
     target = Path(folder)
     _check_target(target, overwrite)
-    if Path(model).is_dir() and model not in catalogue.names():
+    if Path(model).is_dir() and not catalogue.knows(model):
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
         return _export_folder(Path(model), target, settings, overwrite)

@@ -42,7 +42,14 @@ def built(config: ModelConfig, weights: Path) -> Network:
     _quiet_paddle()
     from slicedet import networks
 
-    network = networks.assemble(config.network, len(config.categories))
+    try:
+        network = networks.assemble(config.network, len(config.categories))
+    except InvalidConfig:
+        raise
+    except Exception as error:  # Whatever Paddle raises of sizes that make no layer.
+        raise InvalidConfig(
+            f"{config.name}: its network cannot be built: {' '.join(str(error).split())[:200]}"
+        ) from error
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     given = {name: value.shape for name, value in values.items()}
     different = [name for name in [*wanted, *(given.keys() - wanted.keys())] if wanted.get(name) != given.get(name)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slicedet import yaml_files
 from slicedet.errors import InvalidConfig, MissingWeights, ModelMismatch, ModelWarning, UnknownModel
 from slicedet.models import config as config_file
 from slicedet.models.config import INTERPOLATIONS, InputConfig, ModelConfig, NmsConfig, OutputConfig
@@ -16,7 +17,6 @@ from slicedet.models.program import Program
 LAYOUTS = (("model", "infer_cfg.yml"), ("inference", "inference.yml"))
 """Stem of program and parameters, and name of the YAML: PaddleDetection's folders and PaddleX's."""
 
-_LARGEST_YAML = 1 << 20
 _STEPS = ("Resize", "NormalizeImage", "Permute")
 
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> PaddleModel:
     (ModelWarning) of what the YAML says wrongly.
     """
     program_path, params_path, yaml_path = files(folder)
-    content = mapping(parsed(yaml_path), yaml_path, "the file")
+    content = content_of(yaml_path)
     program = Program(program_path) if program_path.suffix == ".json" else None
     if program is not None and params_path.stat().st_size < program.parameter_bytes:
         raise ModelMismatch(
@@ -57,7 +57,7 @@ def read(folder: Path) -> PaddleModel:
     try:
         config = _config(folder, yaml_path, content, program)
         config_file.check(config)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InvalidConfig(f"{yaml_path}: {error}") from error
     return PaddleModel(program_path, params_path, config, program)
 
@@ -78,16 +78,9 @@ def files(folder: Path) -> tuple[Path, Path, Path]:
     raise UnknownModel(f"{folder}: no Paddle model in this folder (model.json, model.pdiparams and infer_cfg.yml)")
 
 
-def parsed(path: Path) -> Any:
-    """The content of a YAML file. Raises InvalidConfig."""
-    import yaml
-
-    if path.stat().st_size > _LARGEST_YAML:
-        raise InvalidConfig(f"{path}: too large for a model's YAML")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from error
+def content_of(path: Path) -> Mapping[str, Any]:
+    """The keys and values of a YAML file. Raises InvalidConfig."""
+    return mapping(yaml_files.read(path, InvalidConfig), path, "the file")
 
 
 def _config(folder: Path, path: Path, content: Mapping[str, Any], program: Program | None) -> ModelConfig:

@@ -8,11 +8,14 @@ dtype makes them read memory that is not theirs.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import re
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -29,7 +32,7 @@ def load_pdparams(path: str | Path) -> dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:
-            content = _Unpickler(file).load()
+            content = _Unpickler(file, os.fstat(file.fileno()).st_size).load()
         return _arrays(content)
     except _Refused as error:
         raise UnsafeFile(f"{path}: refused: {error}, which no weights need") from error
@@ -162,13 +165,46 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
+def _counted(operation: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An operation of pickle's that makes or fills something, whose size counts."""
+
+    def counted(unpickler: Any) -> None:
+        operation(unpickler)
+        made = unpickler.stack[-1]
+        if isinstance(made, _Array):
+            unpickler.left -= 0 if made.values is None else made.values.nbytes
+        else:
+            unpickler.left -= sys.getsizeof(made)
+        if unpickler.left < 0:
+            raise _Refused("it makes much more of itself than its size")
+
+    return counted
+
+
 # The unpickler in Python rather than the one in C, which a few bytes can make fill the memory with its table of
 # references.
 class _Unpickler(pickle._Unpickler):
-    """Admits arrays, containers and numbers only."""
+    """Admits arrays, containers and numbers only, and no more of them than a file of `size` bytes can hold, for what it
+    holds once can be copied many times."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = pickle._Unpickler.dispatch | {
+        code[0]: _counted(pickle._Unpickler.dispatch[code[0]])
+        for code in (pickle.REDUCE, pickle.BUILD, pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX)
+    }
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file, encoding="latin1")
+        self.left = 4 * size + (1 << 20)
+
+    def load_bytearray8(self: Any) -> None:
+        """As pickle's own, which fills the memory before it looks whether as many bytes follow."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        data = self.read(size)
+        if len(data) != size:
+            raise _Malformed("it is cut short")
+        self.append(bytearray(data))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:

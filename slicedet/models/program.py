@@ -5,17 +5,48 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slicedet.errors import ModelMismatch
+from slicedet.errors import ModelMismatch, UnsafeFile
 from slicedet.models.config import NmsConfig
 
 Shape = list[int]
 
 _EVERYTHING = 2**31 - 1
 _SUPPRESSION = "multiclass_nms3"
+
+_REACHING_OUT = re.compile(
+    r"(?<![a-z])(barrier|bkcl|cinn|comm|custom|dequeue|distributed|dump|engine|enqueue|files?|hccl|heter|jit|listen"
+    r"|load|nccl|print|program|pull|push|py|queue|reader|recv|rpc|save|send|serv|xccl)(?![a-z])|(^|\.)read_?$"
+)
+"""Words in names of operators that read or write files, talk to other machines, call Python, or run what is compiled
+elsewhere. Networks need none of them. `read` alone takes from a queue; others of that word read a program's arrays."""
+
+
+def refuse_reaching_out(operators: Iterable[str], path: Path) -> None:
+    """Raises UnsafeFile for a program with an operator that does more than compute: Paddle would run it.
+
+    operators: names of all operators in all blocks, such as "1.conv2d" or "pd_op.conv2d".
+    """
+    for name in operators:
+        if _REACHING_OUT.search(name.lower()):
+            raise UnsafeFile(
+                f"{path}: refused: its operator {name[:80]!a} reaches for files, other machines or code, which no "
+                "network needs"
+            )
+
+
+@contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """Raises ModelMismatch for what goes wrong with the content of a file that is no program."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise ModelMismatch(f"{path}: not a Paddle program") from error
 
 
 class Program:
@@ -27,13 +58,24 @@ class Program:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelMismatch for a file that is no program."""
+        """Raises ModelMismatch for a file that is no program, UnsafeFile for one that does more than compute."""
         self.path = path
-        try:
-            self._content = json.loads(path.read_bytes())
+        operators: list[str] = []
+
+        def collected(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            """An object, whatever it describes; types and attributes have names like those of operators."""
+            made = dict(pairs)
+            if len(made) != len(pairs):  # Other readers may take the first of two.
+                raise ValueError("a key comes twice")
+            if isinstance(name := made.get("#"), str):
+                operators.append(name)
+            return made
+
+        with well_formed(path):
+            self._content = json.loads(path.read_bytes(), object_pairs_hook=collected)
+        refuse_reaching_out(operators, path)
+        with well_formed(path):
             self._read()
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelMismatch(f"{path}: not a Paddle program") from error
 
     def _read(self) -> None:
         operations = _operations(self._content)
@@ -74,33 +116,38 @@ class Program:
 
         Raises ModelMismatch where the suppression is of a kind that slicedet does not do.
         """
-        content: dict[str, Any] = copy.deepcopy(self._content)
-        if self.nms is None:
-            return content
-        if not self._plain:
+        if self.nms is not None and not self._plain:
             raise ModelMismatch(f"{self.path}: its suppression has a background class, an eta or whole pixels")
-        operations = _operations(content)
-        suppression = next(operation for operation in operations if _kind(operation) == _SUPPRESSION)
-        gone = {output["%"] for output in suppression["O"]}
-        kept, fetches = [], []
-        for operation in operations:
-            if operation is not suppression and gone.isdisjoint(value["%"] for value in _values(operation["I"])):
-                kept.append(operation)
-            elif _kind(operation) == "fetch":
-                fetches.append(operation)
-            else:
-                gone.update(output["%"] for output in operation["O"])
-        number = max(output["%"] for operation in operations for output in _values(operation["O"]))
-        types = {output["%"]: output["TT"] for operation in kept for output in _values(operation["O"])}
-        for column, value in enumerate(suppression["I"][:2]):
-            fetch = copy.deepcopy(fetches[0])
-            for attribute in fetch["A"]:
-                attribute["AT"]["D"] = {"name": f"fetch_name_{column}", "col": column}[attribute["N"]]
-            fetch["I"] = [{"%": value["%"]}]
-            fetch["O"][0] |= {"%": number + 1 + column, "TT": types[value["%"]]}
-            kept.append(fetch)
-        operations[:] = kept
-        return content
+        with well_formed(self.path):
+            content: dict[str, Any] = copy.deepcopy(self._content)
+            if self.nms is not None:
+                _cut(content)
+            return content
+
+
+def _cut(content: dict[str, Any]) -> None:
+    """Makes a program give boxes and scores where its suppression begins, in place."""
+    operations = _operations(content)
+    suppression = next(operation for operation in operations if _kind(operation) == _SUPPRESSION)
+    gone = {output["%"] for output in suppression["O"]}
+    kept, fetches = [], []
+    for operation in operations:
+        if operation is not suppression and gone.isdisjoint(value["%"] for value in _values(operation["I"])):
+            kept.append(operation)
+        elif _kind(operation) == "fetch":
+            fetches.append(operation)
+        else:
+            gone.update(output["%"] for output in operation["O"])
+    number = max(output["%"] for operation in operations for output in _values(operation["O"]))
+    types = {output["%"]: output["TT"] for operation in kept for output in _values(operation["O"])}
+    for column, value in enumerate(suppression["I"][:2]):
+        fetch = copy.deepcopy(fetches[0])
+        for attribute in fetch["A"]:
+            attribute["AT"]["D"] = {"name": f"fetch_name_{column}", "col": column}[attribute["N"]]
+        fetch["I"] = [{"%": value["%"]}]
+        fetch["O"][0] |= {"%": number + 1 + column, "TT": types[value["%"]]}
+        kept.append(fetch)
+    operations[:] = kept
 
 
 def mend_for_conversion(content: dict[str, Any]) -> None:

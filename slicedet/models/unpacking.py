@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from slicedet.errors import CorruptFile, UnsafeFile
 
@@ -19,12 +19,21 @@ MAX_FILES = 1000
 MAX_BYTES = 4 << 30
 """No model comes near these; an archive that does is made to fill the disk."""
 
+MAX_LITTER = 16 << 20
+"""Bytes of what is skipped, which take time even so."""
+
+MAX_HEADER = 1 << 16
+"""Bytes of a name or of other words about a member of a tar archive, which are read as a whole."""
+
 MAX_PADDING = 1 << 20
 """Bytes after the end of a tar archive, which fills its last record with zeros."""
 
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 """What a damaged archive makes of the packages that read it, besides OSErrors without a number."""
+
+
+_CLASHES = (FileExistsError, NotADirectoryError)
 
 
 class _Entry:
@@ -52,7 +61,8 @@ def unpack(archive: Path, folder: Path) -> None:
         except _Unsafe as error:
             raise UnsafeFile(f"{archive}: refused: {error}") from error
         except (*_DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno:  # The disk's, not the archive's: decompressors give none.
+            # The disk's, not the archive's: decompressors give no number. One path below another is the archive's.
+            if isinstance(error, OSError) and error.errno and not isinstance(error, _CLASHES):
                 raise
             raise CorruptFile(f"{archive}: not a whole archive ({' '.join(str(error).split())})") from error
         top = list(content.iterdir())
@@ -66,19 +76,23 @@ class _Unsafe(Exception):
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    files = size = 0
+    files = size = litter = 0
     seen: set[str] = set()
     with _opened(archive) as entries:
         for entry in entries:
             parts = _parts(entry.path)
-            if not parts or _is_litter(parts):  # Without parts: "./", the top folder itself.
-                continue
+            skipped = not parts or _is_litter(parts)  # Without parts: "./", the top folder itself.
             files += 1
             size += entry.size
+            litter += entry.size if skipped else 0
             if files > MAX_FILES:
                 raise _Unsafe(f"it holds more than {MAX_FILES} files")
             if size > MAX_BYTES:
                 raise _Unsafe(f"it unpacks to more than {MAX_BYTES / 1e9:.1f} GB")
+            if litter > MAX_LITTER:
+                raise _Unsafe(f"it holds more than {MAX_LITTER / 1e6:.0f} MB that are no content")
+            if skipped:
+                continue
             target = folder.joinpath(*parts)
             if entry.data is None:
                 target.mkdir(parents=True, exist_ok=True)
@@ -117,7 +131,7 @@ def _opened(archive: Path) -> Iterator[Iterator[_Entry]]:
         with zipfile.ZipFile(archive) as content:
             yield _zip_entries(content)
     else:
-        with tarfile.open(archive, "r:*") as content:
+        with tarfile.open(archive, "r:*", tarinfo=_Header) as content:
             yield _tar_entries(content)
 
 
@@ -131,6 +145,23 @@ def _zip_entries(archive: zipfile.ZipFile) -> Iterator[_Entry]:
         else:
             with archive.open(member) as data:
                 yield _Entry(member.filename, member.file_size, data)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header, refused before what follows it is read at any length, as names and maps of sparse files
+    are."""
+
+    @classmethod
+    def frombuf(cls, *arguments: Any, **keywords: Any) -> _Header:
+        header = super().frombuf(*arguments, **keywords)
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise _Unsafe(f"{_shown(header.name)} in it is a link, device or sparse file")
+        if not (header.isreg() or header.isdir()) and header.size > MAX_HEADER:
+            raise _Unsafe(f"{_shown(header.name)} in it has {header.size:,} bytes where a name is expected")
+        return header
+
+    def _proc_gnusparse_10(self, *arguments: Any) -> None:
+        raise _Unsafe(f"{_shown(self.name)} in it is a link, device or sparse file")
 
 
 def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:

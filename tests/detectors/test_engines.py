@@ -18,7 +18,7 @@ from slicedet.detectors.onnxruntime import OnnxRuntimeEngine
 from slicedet.detectors.openvino import OpenVinoEngine
 from slicedet.errors import InvalidSetting, ModelMismatch
 from slicedet.models import catalogue
-from slicedet.models.config import OutputConfig
+from slicedet.models.config import InputConfig, ModelConfig, NmsConfig, OutputConfig
 
 MODELS = {
     "picodet_s_416_coco": "picodet_s_416_coco.onnx",
@@ -197,6 +197,72 @@ def test_engines_refuse_what_they_do_not_have(shared: Path) -> None:
         with pytest.raises(InvalidSetting) as error:
             load_detector("picodet_s_320_coco", weights, **arguments)
         assert "\n" not in str(error.value)
+
+
+ROWS = ModelConfig("tiny", "", ("car",), InputConfig((64, 64)), OutputConfig("rows"))
+KINDS = {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
+
+
+def constant_graph(path: Path, outputs: dict[str, Any], shape: Any = None, pattern: Any = None) -> Path:
+    """An ONNX file that gives the same for all images; `pattern` reshapes it to a shape that it may not have."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0)]
+    nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
+    constants = [numpy_helper.from_array(np.float32(0), "zero")]
+    ports = []
+    for name, values in outputs.items():
+        constants.append(numpy_helper.from_array(np.float32(values), f"{name}_values"))
+        nodes.append(helper.make_node("Add", [f"{name}_values", "nothing"], [f"{name}_sum"]))
+        if pattern is not None:
+            constants.append(numpy_helper.from_array(np.int64(pattern), f"{name}_shape"))
+            nodes.append(helper.make_node("Reshape", [f"{name}_sum", f"{name}_shape"], [name]))
+        else:
+            nodes.append(helper.make_node("Identity", [f"{name}_sum"], [name]))
+        ports.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape or np.float32(values).shape))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 64, 64))
+    graph = helper.make_graph(nodes, "graph", [image], ports, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    made.ir_version = 8
+    save(made, path)
+    return path
+
+
+def found_in_black(path: Path, config: ModelConfig, engine: str) -> Detections:
+    runs = KINDS[engine](path, config, "cpu", "f32", 1)
+    (found,) = NetworkDetector(config, runs, 0.25, {"weights": path.name}).detect([np.zeros((64, 64, 3), np.uint8)])
+    return found
+
+
+@pytest.mark.parametrize("engine", KINDS)
+def test_values_that_cannot_be_are_told_with_the_file(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    inf, nan = np.inf, np.nan
+    (box,) = found_in_black(constant_graph(path, {"o": [[0, 0.9, 1, 1, 30, 30]]}), ROWS, engine).boxes
+    assert box.tolist() == [1, 1, 30, 30]
+    for row, message in (
+        ([7, 0.9, 1, 1, 30, 30], "class 7"),
+        ([0, 0.9, nan, 1, 30, 30], "NaN or infinite"),
+        ([0, 0.9, -inf, 1, inf, 30], "NaN or infinite"),
+        ([0, 0.9, 30, 30, 1, 1], "end before they begin"),
+        ([0, 5, 1, 1, 30, 30], "a score is 5"),
+    ):
+        constant_graph(path, {"o": [row]})
+        with pytest.raises(ModelMismatch, match=rf"tiny\.onnx: it finds what cannot be: .*{message}"):
+            found_in_black(path, ROWS, engine)
+    assert len(found_in_black(constant_graph(path, {"o": [[nan, 0.9, 1, 1, 30, 30]]}), ROWS, engine)) == 0
+
+
+@pytest.mark.parametrize("engine", KINDS)
+def test_graphs_that_fail_once_they_run_are_told_with_the_file(engine: str, tmp_path: Path) -> None:
+    path = constant_graph(tmp_path / "tiny.onnx", {"o": [[0, 0.9, 1, 1, 30, 30]]}, (None, 6), (100, 6))
+    with pytest.raises(ModelMismatch, match=r"tiny\.onnx: ") as error:
+        found_in_black(path, ROWS, engine)
+    assert "\n" not in str(error.value)
+    boxes = {"boxes": np.tile(np.float32([0, 0, 20, 20]), (1, 3, 1)), "scores": np.full((1, 1, 9), 0.9)}
+    config = replace(ROWS, output=OutputConfig("boxes-and-scores"), nms=NmsConfig(0.01, 0.5, 100, 100))
+    with pytest.raises(ModelMismatch, match=r"tiny\.onnx: .* it gives 3 boxes, but scores of 9"):
+        found_in_black(constant_graph(path, boxes), config, engine)
 
 
 def decode_in_graph(source: Path, target: Path) -> None:

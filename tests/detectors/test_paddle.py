@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import paddle_folders  # noqa: E402
 from paddle_folders import infer_cfg, lively, make, make_raw_heads, suppression  # noqa: E402
 
 from slicedet import Detections, load_detector  # noqa: E402
-from slicedet.detectors.decoding import above, candidates, suppressed  # noqa: E402
+from slicedet.detectors.decoding import candidates, just_above, suppressed  # noqa: E402
 from slicedet.detectors.network import normalised  # noqa: E402
 from slicedet.errors import (  # noqa: E402
     CorruptFile,
@@ -202,7 +203,7 @@ def _config(classes: int) -> ModelConfig:
 
 def _above_threshold(config: ModelConfig, outputs: list[np.ndarray]) -> Detections:
     assert config.nms is not None
-    return candidates(config, outputs, above(config.nms.score_threshold))
+    return candidates(config, outputs, just_above(config.nms.score_threshold))
 
 
 @converts
@@ -304,7 +305,7 @@ def test_a_yaml_that_grows_when_written_out_is_refused(copied: Path) -> None:
     _edit(copied, "label_list", [])
     text = (copied / "infer_cfg.yml").read_text().replace("label_list: []", "label_list: [*x60]")
     (copied / "infer_cfg.yml").write_text("x0: &x0 [1]\n" + doublings + text)
-    with pytest.raises(InvalidConfig, match="a word, not a collection"):
+    with pytest.raises(InvalidConfig, match="its aliases make too much of it"):
         load_detector(str(copied))
 
 
@@ -351,6 +352,48 @@ def test_paddle_refuses_what_it_does_not_have(folder: Path) -> None:
             load_detector(str(folder), engine="paddle", **arguments)
     with pytest.raises(InvalidSetting, match="such device"):
         load_detector(str(folder), device="npu:0")
+
+
+@pytest.mark.parametrize("engine", ["auto", "paddle"])
+def test_programs_that_read_or_write_files_are_not_run(copied: Path, engine: str, tmp_path: Path) -> None:
+    program, target = copied / "model.json", tmp_path / "overwritten"
+    content = json.loads(program.read_text())
+    operations = content["program"]["regions"][0]["blocks"][0]["ops"]
+    saving = {"N": "file_path", "AT": {"#": "0.a_str", "D": str(target)}}
+    operations.insert(-1, {"#": "1.save_combine", "A": [saving], "I": [operations[-1]["I"][0]], "O": []})
+    program.write_text(json.dumps(content))
+    with pytest.raises(UnsafeFile, match=r"model\.json: refused: its operator '1\.save_combine'"):
+        load_detector(str(copied), engine=engine)
+    from paddle.base.proto import framework_pb2
+
+    old = framework_pb2.ProgramDesc()
+    for index, kind in enumerate(("conv2d", "save_combine")):  # In a block within the first.
+        block = old.blocks.add(idx=index, parent_idx=index - 1)
+        block.ops.add(type=kind)
+    program.unlink()
+    (copied / "model.pdmodel").write_bytes(old.SerializeToString())
+    with pytest.raises(UnsafeFile, match=r"model\.pdmodel: refused: its operator 'save_combine'"):
+        load_detector(str(copied), engine="paddle")
+    (copied / "model.pdmodel").write_bytes(b"{}")
+    with pytest.raises(ModelMismatch, match=r"model\.pdmodel: not a Paddle program"):
+        load_detector(str(copied), engine="paddle")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "part", [{"backbone": {"type": ["LCNet"]}}, {"neck": {"out_channels": -5}}, {"head": {"type": {"a": 1}}}]
+)
+def test_networks_that_cannot_be_built_are_told_in_one_line(
+    part: dict[str, Any], pdparams: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    content = yaml.safe_load((Path(str(files("slicedet.configs"))) / f"{PICODET}.yaml").read_text())
+    for role, changes in part.items():
+        content["network"][role] |= changes
+    path.write_text(yaml.safe_dump({**content, "categories": ["car"], "aliases": [], "downloads": None}))
+    with pytest.raises(InvalidConfig, match="network") as error:
+        load_detector(str(path), pdparams, engine="paddle")
+    assert "\n" not in str(error.value)
 
 
 class Malice:

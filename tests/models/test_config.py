@@ -24,6 +24,20 @@ def written(tmp_path: Path, content: object) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("model", ["PicoDet-S", "picodet-s", "picodet_s_416_coco"])
+def test_a_folder_does_not_take_the_place_of_a_name_or_alias(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / model).mkdir()
+    path = Path(written(tmp_path, {**HEADS, "name": "another"}))
+    path.rename(tmp_path / model / catalogue.IN_FOLDER)
+    expected = catalogue.find(model).name
+    monkeypatch.chdir(tmp_path)
+    assert catalogue.knows(model)
+    assert catalogue.find(model).name == expected
+    assert catalogue.find(f"./{model}").name == "another"
+
+
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_configuration_of_the_catalogue_is_complete(name: str) -> None:
     config = catalogue.find(name)
@@ -75,6 +89,13 @@ def test_categories_may_name_a_list(tmp_path: Path) -> None:
         ({"box_voting": "yes"}, "box_voting"),
         ({"half_turn": 180}, "half_turn"),
         ({"name": 7}, "name"),
+        ({"title": ["a"]}, "title, license and source"),
+        ({"weights": ["w.onnx"]}, "weights: expected"),
+        ({"weights": "w" * 5000}, "weights: expected"),
+        ({"categories": "a" * 5000}, "no list 'a{80}'$"),
+        ({"gsd": 10**90}, "gsd"),
+        ({"slice": 10**90}, "slice"),
+        ({"a" * 5000: 1}, "unknown key a{80}$"),
         ({"aliases": "Mine"}, "aliases"),
         ({"downloads": ["https://example.org/a.onnx"]}, "downloads: expected keys"),
         ({"downloads": {"onnx": "https://example.org/a.onnx"}}, r"downloads\.onnx: expected keys"),

@@ -220,3 +220,23 @@ def test_what_cannot_be_reached_is_said(target: Path, host: Host) -> None:
 
 def test_a_folder_that_is_not_there_is_said(served: str, tmp_path: Path) -> None:
     fails(served, tmp_path / "nowhere" / "model.onnx", "cannot be written")
+
+
+def test_numbers_of_thousands_of_digits_are_none(host: Host, served: str, target: Path) -> None:
+    digits = "9" * 5000
+    host.answers["/model.onnx"] = [lambda request, body: send(request, 200, body, Content_Length=digits)]
+    fails(served, target, "states no length")
+    host.answers["/model.onnx"] = [lambda request, body: send(request, 206, body, Content_Range=f"bytes {digits}-1/5")]
+    fails(served, target, "a part of the file that was not asked for")
+
+
+@pytest.mark.parametrize("start", ["http://user:SECRET@127.0.0.1:1/a.onnx", "http://user:SECRET@[::1/a.onnx"])
+def test_messages_and_notes_keep_secrets(start: str, host: Host, served: str, target: Path) -> None:
+    with pytest.raises(DownloadError) as error:
+        download(f"{start}?token=SECRET", target, patience=QUICK)
+    assert "SECRET" not in str(error.value)
+    host.answers["/model.onnx?token=SECRET"] = [status(404)]
+    with pytest.raises(DownloadError, match=r"model\.onnx\?sha256=\w{12}: ") as error:
+        download(f"{served}?token=SECRET", target, patience=QUICK)
+    assert "SECRET" not in str(error.value)
+    assert all(b"SECRET" not in path.read_bytes() for path in target.parent.iterdir())

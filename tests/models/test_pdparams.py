@@ -221,3 +221,34 @@ def test_damage_anywhere_runs_nothing(tmp_path: Path) -> None:
             except (CorruptFile, UnsafeFile):
                 continue
             assert all(type(values) is np.ndarray for values in found.values())
+
+
+def copies(kind: str) -> bytes:
+    """A pickle that makes thousands of copies of one thing."""
+    if kind == "tuples":
+        once = b"(" + b"N" * 20_000 + b"l" + b"q\x00" + b"cbuiltins\ntuple\nq\x01"
+        return once + b"(" + b"h\x01h\x00\x85R" * 4000 + b"l."
+    raw = bytes(100_000)
+    once = b"B" + struct.pack("<I", len(raw)) + raw + b"q\x00"
+    if kind == "texts":
+        once = b"X" + struct.pack("<I", len(raw)) + raw + b"q\x00"
+        return once + b"c_codecs\nencode\nq\x01X\x06\x00\x00\x00latin1q\x02(" + b"h\x01h\x00h\x02\x86R" * 20_000 + b"l."
+    once += b"cnumpy.core.numeric\n_frombuffer\nq\x01cnumpy\ndtype\n(X\x02\x00\x00\x00f4tRq\x02"
+    once += struct.pack("<cI", b"J", 25_000) + b"\x85q\x03" + b"X\x01\x00\x00\x00Cq\x04"
+    named = (b"X\x05\x00\x00\x00%05dh\x01(h\x00h\x02h\x03h\x04tR" % number for number in range(20_000))
+    return once + b"}(" + b"".join(named) + b"u."
+
+
+@pytest.mark.parametrize("kind", ["tuples", "texts", "arrays"])
+def test_a_small_file_does_not_fill_the_memory(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(b"\x80\x04" + copies(kind))
+    with pytest.raises(UnsafeFile, match=r"w\.pdparams: refused: it makes much more of itself"):
+        load_pdparams(path)
+
+
+def test_bytes_that_do_not_follow_are_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 1 << 36) + b"abc.")
+    with pytest.raises(CorruptFile, match=r"w\.pdparams: not a \.pdparams file"):
+        load_pdparams(path)

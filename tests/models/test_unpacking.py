@@ -188,3 +188,43 @@ def test_a_tar_cut_between_two_members_is_damaged(place: Path) -> None:
 def test_what_is_no_archive_is_said(place: Path, data: bytes) -> None:
     place.write_bytes(data)
     refused(place, CorruptFile)
+
+
+def test_what_is_skipped_counts(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.bz2"
+    large = tarfile.TarInfo("__MACOSX/a")
+    large.size = unpacking.MAX_LITTER + 1
+    with tarfile.open(archive, "w:bz2") as made:
+        made.addfile(large, io.BytesIO(bytes(large.size)))
+    with pytest.raises(UnsafeFile, match="that are no content"):
+        unpack(archive, tmp_path / "model")
+    many = tarred(tmp_path / "many.tar", *(member("./", kind=tarfile.DIRTYPE) for _ in range(unpacking.MAX_FILES + 1)))
+    with pytest.raises(UnsafeFile, match="more than 1000 files"):
+        unpack(many, tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_headers_are_not_read_at_any_length(kind: bytes, tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 600 << 20
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(header.tobuf(tarfile.GNU_FORMAT))  # What it announces need not follow.
+    with pytest.raises(UnsafeFile, match=r"where a name is expected|sparse file"):
+        unpack(archive, tmp_path / "model")
+
+
+def test_long_names_are_read(tmp_path: Path) -> None:
+    names = ["a" * 150 + "/" + "b" * 150, "x"]
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=form) as made:
+            for name in names:
+                info, data = member(name, b"x")
+                made.addfile(info, io.BytesIO(data))
+        unpack(tmp_path / "a.tar", tmp_path / f"model{form}")
+        assert content(tmp_path / f"model{form}") == dict.fromkeys(names, b"x")
+
+
+def test_a_file_in_the_place_of_a_folder_is_damage(tmp_path: Path) -> None:
+    archive = tarred(tmp_path / "a.tar", member("a", b"x"), member("a/b", b"x"))
+    with pytest.raises(CorruptFile, match=r"a\.tar: not a whole archive"):
+        unpack(archive, tmp_path / "model")
