@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from .console import Console
 from .options import (
@@ -16,6 +15,7 @@ from .options import (
     console_options,
     detector_options,
     grouped,
+    refuse_all_but,
     scene_options,
     search_options,
 )
@@ -115,7 +115,11 @@ def evaluate(
     if predictions is None and images is None:
         raise click.UsageError("--images is needed to run a model, or --predictions FILE")
     if predictions is not None:
-        _require_of_files()
+        refuse_all_but(
+            _OF_FILES,
+            "says how a model is run; with --predictions, leave it out (--map and --threshold choose among what is in "
+            "the file)",
+        )
     elif settings.roi is not None:
         raise click.UsageError(
             "--roi: objects outside would count as missed; evaluate on annotations of the region alone"
@@ -152,18 +156,6 @@ def evaluate(
         console.say(f"  {path}")
     answer = {**reporting.content(dataset, evaluations), **record, "outputs": [str(path) for path in written]}
     console.answer(answer)
-
-
-def _require_of_files() -> None:
-    """Raises UsageError for options that would be without effect on what was found already."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
-        if given and parameter.name not in _OF_FILES:
-            raise click.UsageError(
-                f"{parameter.opts[-1]} says how a model is run; with --predictions, leave it out (--map and "
-                "--threshold choose among what is in the file)"
-            )
 
 
 def _run(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +192,7 @@ def category_record(entry: Mapping[str, Any]) -> tuple[int, str]:
     return number, name
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: Any) -> TypeGuard[str]:
     """Whether a value can name a category: a text that is not blank, and that UTF-8 can write."""
     if not isinstance(value, str) or not value.strip():
         return False
@@ -214,9 +214,13 @@ def shown(text: Any, longest: int = 80) -> str:
 def stated_area(entry: Mapping[str, Any]) -> float | None:
     """The area of an annotation, None where it has none that is a number."""
     value = entry.get("area")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value)
+    try:
+        area = float(value)
+    except OverflowError:
+        return None
+    return area if math.isfinite(area) else None
 
 
 def stated_crowd(entry: Mapping[str, Any]) -> bool | None:
@@ -254,7 +258,7 @@ def _annotation(
         raise ValueError("has no bbox")
     try:
         box = [float(value) for value in values] if isinstance(values, list) else []
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         box = []
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise ValueError(f"its bbox {shown_box(values)} is not four numbers")

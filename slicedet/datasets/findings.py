@@ -6,11 +6,18 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from slicedet.datasets.coco import shown
+
 KEPT = 10_000
 """Findings of one kind that are kept one by one; more are only counted."""
 
 SHOWN = 3
 """Findings of one kind that people are shown."""
+
+_LONGEST = 1000
+"""Characters that are kept of a name or message: what a file holds may be of any length."""
+
+_LONGEST_LINE = 240
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -77,6 +84,7 @@ class Findings:
         """Notes a finding."""
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT:
+            file, message = shown(file, _LONGEST), shown(message, _LONGEST)
             self._kept[kind].append(Finding(KINDS[kind][0], kind, split, file, number, message))
 
     def of(self, kind: str) -> list[Finding]:
@@ -107,7 +115,8 @@ class Findings:
             lines.append(f"{severity:8}{kind:24}{count:>7,}  {meaning}")
             for finding in self._kept[kind][:SHOWN]:
                 where = finding.file + ("" if finding.id is None else f" #{finding.id}")
-                lines.append(f"{'':8}{finding.split + ' ' if finding.split else ''}{where}: {finding.message}")
+                told = f"{finding.split + ' ' if finding.split else ''}{where}: {finding.message}"
+                lines.append(f"{'':8}{shown(told, _LONGEST_LINE)}")
             if count > SHOWN:
                 lines.append(f"{'':8}... and {count - SHOWN:,} more")
         return lines

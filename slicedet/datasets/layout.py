@@ -87,6 +87,14 @@ def relative(file_name: str) -> PurePosixPath:
     return path
 
 
+def listed(file_name: str, annotations: Path) -> PurePosixPath:
+    """As `relative`, of a file name in an annotation file, which the error names."""
+    try:
+        return relative(file_name)
+    except InvalidDataset as error:
+        raise InvalidDataset(f"{annotations}: {error}") from error
+
+
 _RELATIVE = "file names count from the folder of images"
 
 

@@ -206,7 +206,7 @@ def judged(values: Any, width: float, height: float) -> tuple[str | None, Box | 
         return "box-nan", None
     try:
         x, y, across, down = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return "annotation-invalid", None
     if not all(map(math.isfinite, (x, y, across, down))):
         return "box-nan", None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slicedet.datasets.coco import shown as cut
 from slicedet.datasets.stats import LARGE, SMALL, Statistics, joined
 from slicedet.datasets.writing import new_folder
 from slicedet.outputs.palette import COLOURS
@@ -37,7 +38,7 @@ def write_class_histogram(path: Path, statistics: Mapping[str, Statistics]) -> N
         middles = np.arange(len(names)) + (number - (len(statistics) - 1) / 2) * thickness
         bars = axes.bar(middles, counts, thickness * 0.95, label=split, color=_SHADES[number])
         axes.bar_label(bars, labels=[f"{count:,}" for count in counts], fontsize=7, padding=1)
-    shown = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    shown = [label(name) for name in names]
     slanted = len(names) > 8 or max(map(len, shown), default=0) > 10
     axes.set_xticks(range(len(names)), shown, rotation=40 if slanted else 0, ha="right" if slanted else "center")
     counts = [count for part in statistics.values() for count in part.classes.values()]
@@ -65,6 +66,12 @@ def write_plots(output: str | Path, statistics: Mapping[str, Statistics]) -> lis
         for name, write in writers.items():
             write(folder / name, statistics)
     return [Path(output) / name for name in writers]
+
+
+def label(name: str) -> str:
+    """The name of a category as a plot is to show it: not too long, and no formula, which matplotlib would make of
+    what stands between dollar signs."""
+    return cut(name, _LONGEST_NAME).replace("$", r"\$")
 
 
 def _write_sizes(path: Path, statistics: Mapping[str, Statistics]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slicedet.datasets.check import Check, CheckedSplit
+from slicedet.datasets.coco import shown
 from slicedet.datasets.plots import write_class_histogram
 from slicedet.errors import InvalidDataset, OutputError
 from slicedet.outputs.files import flush_file, temporary_folder, write_errors
@@ -67,7 +68,8 @@ def write_failure(error: InvalidDataset, output: str | Path) -> Path:
     """Writes PaddleX's result file of a check that could not be made."""
     target = _made(output)
     with temporary_folder(target / RESULT) as folder, write_errors(target / RESULT, folder):
-        result = {"done_flag": False, "check_pass": False, "err_type": type(error).__name__, "err_msg": str(error)}
+        told = shown(error, 1000)
+        result = {"done_flag": False, "check_pass": False, "err_type": type(error).__name__, "err_msg": told}
         return _move(folder, target, result)
 
 

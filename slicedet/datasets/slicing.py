@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from slicedet.datasets import layout as layouts
 from slicedet.datasets.coco import CocoDataset, read
-from slicedet.datasets.layout import Layout, annotations_name, relative
+from slicedet.datasets.layout import Layout, annotations_name, listed, relative
 from slicedet.datasets.writing import CocoFile, extras, new_folder
-from slicedet.errors import InvalidSetting
+from slicedet.errors import InvalidDataset, InvalidSetting
 from slicedet.pipeline import Progress
 from slicedet.raster.scene import Scene
 from slicedet.tiling import Tile, TileGrid
 
 _DECIMALS = 3
 """Digits of pixels that are written."""
+
+_MANY_TILES, MOST_TILES = 1000, 1_000_000
+"""Tiles of an image whose stated size is not believed before it is compared, and of one that is not cut at all."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def slice_dataset(
         (folder / "annotations").mkdir()
         for part in layout.splits:
             dataset = datasets[part.name]
+            _check_sizes(layout, dataset, settings)
             plan = _Plan(dataset, settings)
             counts: Counter[str] = Counter()
             with ExitStack() as stack:
@@ -142,6 +146,23 @@ def boxes_in_tile(boxes: NDArray[np.float64], tile: Tile, min_visible: float) ->
     visible = sides.prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     rows = np.flatnonzero(visible >= min_visible)
     return TileBoxes(rows, inside[rows] - np.tile(low, 2), np.minimum(visible[rows], 1.0))
+
+
+def _check_sizes(layout: Layout, dataset: CocoDataset, settings: SliceSettings) -> None:
+    """Raises InvalidDataset for file names that lead elsewhere, and for images of more tiles than memory is to hold, be
+    it that their annotations are wrong."""
+    for image in dataset.images:
+        listed(image.file_name, dataset.path)
+        tiles = len(TileGrid.cover(image.width, image.height, settings.slice, settings.overlap))
+        if tiles <= _MANY_TILES:
+            continue
+        with Scene(layout.image(image.file_name)) as scene:
+            image.check_size(scene.source, scene.width, scene.height)
+        if tiles > MOST_TILES:
+            raise InvalidDataset(
+                f"{scene.source}: would be {tiles:,} tiles, at most {MOST_TILES:,} can be; choose a larger --slice, "
+                "or cut the image in parts"
+            )
 
 
 class _Plan:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slicedet.datasets.coco import CocoDataset, ImageRecord
 from slicedet.datasets.stats import LARGE, SMALL
 from slicedet.detections import Detections
-from slicedet.errors import InvalidDetections
+from slicedet.errors import InvalidDataset, InvalidDetections
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.parts import best_of_each, crowded, parts
 from slicedet.evaluation.results import Results, Truth, compared, sides
@@ -22,6 +22,9 @@ SIZES = {"small": (0.0, SMALL**2), "medium": (SMALL**2, LARGE**2), "large": (LAR
 
 COCO_LIMIT = 100
 """Detections of one class that COCO's own figures take from an image, the best of them."""
+
+MOST_CLASSES = 4000
+"""Classes with objects that are measured at a time; COCO's tables take 0.7 MB of memory for each."""
 
 _ALL = (0.0, 1e10)
 
@@ -70,7 +73,7 @@ def average_precision(
     for all others, an empty new name leaves a class out.
 
     Raises InvalidDetections where there are more or fewer `found` than images, or an id is no category's;
-    InvalidSetting or InvalidDataset where names do not fit.
+    InvalidSetting or InvalidDataset where names do not fit; InvalidDataset where over MOST_CLASSES have objects.
     """
     if len(found) != len(dataset.images):
         raise InvalidDetections(f"detections of {len(found)} images, but {dataset.path} has {len(dataset.images)}")
@@ -79,21 +82,31 @@ def average_precision(
 
 
 def measure(images: Sequence[ImageRecord], truth: Truth, results: Results, names: Sequence[str]) -> AveragePrecision:
-    """The figures of results whose category ids, like those of the truth, index `names`."""
-    precision, recall = _evaluate(images, truth, results, len(names))
-    # Axes of both: IoU, (recall,) class, size, limit.
+    """The figures of results whose category ids, like those of the truth, index `names`.
+
+    Raises InvalidDataset where more than MOST_CLASSES have objects.
+    """
     counted = truth.category_ids[~truth.crowd]
+    present = np.unique(counted)
+    if len(present) > MOST_CLASSES:
+        raise InvalidDataset(
+            f"{len(present):,} classes have objects, at most {MOST_CLASSES:,} are measured at a time; join some with "
+            "--map, or leave them out"
+        )
+    precision, recall = _evaluate(images, truth, results, present)
+    # Axes of both: IoU, (recall,) class, size, limit.
     areas = truth.areas[~truth.crowd]
     sizes = [(areas >= low) & (areas <= high) for low, high in (_ALL, *SIZES.values())]
 
     def figures(category: int | slice, size: int) -> Figures:
         objects = counted[sizes[size]]
-        by_iou = precision[:, :, category, size, -1]
+        place = category if isinstance(category, slice) else present == category
+        by_iou = precision[:, :, place, size, -1]
         return Figures(
             ap=_mean(by_iou),
             ap50=_mean(by_iou[0]),
             ap75=_mean(by_iou[5]),
-            ar=_mean(recall[:, category, size, -1]),
+            ar=_mean(recall[:, place, size, -1]),
             objects=len(objects) if isinstance(category, slice) else int((objects == category).sum()),
         )
 
@@ -112,9 +125,10 @@ def measure(images: Sequence[ImageRecord], truth: Truth, results: Results, names
 
 
 def _evaluate(
-    images: Sequence[ImageRecord], truth: Truth, results: Results, categories: int
+    images: Sequence[ImageRecord], truth: Truth, results: Results, categories: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision [IoU, recall, class, size, limit] and greatest recall [IoU, class, size, limit]; -1 where undefined."""
+    """Precision [IoU, recall, class, size, limit] and greatest recall [IoU, class, size, limit] of `categories`, which
+    ascend; -1 where undefined."""
     # Detections of equal score count in the order of image ids there.
     number = np.argsort(np.argsort([image.id for image in images]))
     of_truth = number[truth.image_indices]
@@ -130,20 +144,27 @@ def _evaluate(
 
 
 def _by_coco(
-    truth: Truth, of_truth: NDArray[np.int64], results: Results, of_results: NDArray[np.int64], categories: int
+    truth: Truth,
+    of_truth: NDArray[np.int64],
+    results: Results,
+    of_results: NDArray[np.int64],
+    categories: NDArray[np.int32],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The same, of objects and detections that lie in the images `of_truth` and `of_results`, numbered from 0."""
     from faster_coco_eval import COCO, COCOeval_faster
 
+    images = max(of_truth.max(initial=0), of_results.max(initial=0)) + 1
+    most = int(np.bincount(of_results, minlength=1).max())
+    of_truth, truth = _of(categories, of_truth, truth)
+    of_results, results = _of(categories, of_results, results)
     columns = {"image_id": of_truth.tolist(), "category_id": truth.category_ids.tolist()}
     annotations = _rows(
         **columns, bbox=_as_listed(truth.boxes), area=truth.areas.tolist(), iscrowd=truth.crowd.astype(int).tolist()
     )
     known = COCO()
-    images = max(of_truth.max(initial=0), of_results.max(initial=0)) + 1
     known.dataset = {
         "images": [{"id": image} for image in range(images)],
-        "categories": [{"id": number, "name": str(number)} for number in range(categories)],
+        "categories": [{"id": number, "name": str(number)} for number in range(max(len(categories), 1))],
         # An id of 0 would read as unmatched.
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
     }
@@ -151,11 +172,21 @@ def _by_coco(
     columns = {"image_id": of_results.tolist(), "category_id": results.category_ids.tolist()}
     found = known.loadRes(_rows(**columns, bbox=_as_listed(results.boxes), score=results.scores.tolist()))
     evaluation = COCOeval_faster(known, found, "bbox", ranges={name: list(size) for name, size in SIZES.items()})
-    most = int(np.bincount(of_results, minlength=1).max())
     evaluation.params.maxDets = [1, 10, COCO_LIMIT, max(most, COCO_LIMIT + 1)]
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
+_Rows = TypeVar("_Rows", Truth, Results)
+
+
+def _of(categories: NDArray[np.int32], images: NDArray[np.int64], rows: _Rows) -> tuple[NDArray[np.int64], _Rows]:
+    """Images and rows of these categories, which become numbers from 0."""
+    kept = np.isin(rows.category_ids, categories)
+    parts = {name: column[kept] for name, column in vars(rows).items()}
+    numbers = np.searchsorted(categories, parts["category_ids"]).astype(np.int32)
+    return images[kept], replace(rows, **{**parts, "category_ids": numbers})
 
 
 def _rows(**columns: list[Any]) -> list[dict[str, Any]]:

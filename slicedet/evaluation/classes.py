@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slicedet.datasets.coco import shown
 from slicedet.errors import InvalidDataset, InvalidSetting
 
 OTHERS = "*"
@@ -65,4 +66,4 @@ class Classes:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "none"
+    return ", ".join(shown(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "") if names else "none"

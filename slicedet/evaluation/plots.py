@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from slicedet.datasets.plots import label
 from slicedet.evaluation.evaluating import Evaluation, OperatingPoint
 from slicedet.evaluation.matching import IOU
 from slicedet.outputs.palette import COLOURS
@@ -37,8 +38,8 @@ def _precision_recall(axes, evaluations: Mapping[str, Evaluation]) -> None:  # t
     for number, (name, evaluation) in enumerate(evaluations.items()):
         colour = _colour(number)
         curve = evaluation.curve
-        label = f"{name}, AP50 {evaluation.average_precision.ap50:.3f}"
-        axes.plot(curve.recall, curve.precision, color=colour, label=label)
+        text = f"{label(name)}, AP50 {evaluation.average_precision.ap50:.3f}"
+        axes.plot(curve.recall, curve.precision, color=colour, label=text)
         _mark(axes, evaluation.at_threshold, "o", colour)
         if evaluation.at_best is not None:
             _mark(axes, evaluation.at_best, "*", colour)
@@ -56,20 +57,20 @@ def _by_threshold(axes, evaluations: Mapping[str, Evaluation]) -> None:  # type:
             if number == 0:
                 axes.plot([], [], style, color="0.3", linewidth=1, label=what)
         best = "" if evaluation.at_best is None else f", best at {evaluation.at_best.threshold:g}"
-        axes.step(curve.thresholds, curve.f1, color=_colour(number), where="post", label=f"F1, {name}{best}")
+        axes.step(curve.thresholds, curve.f1, color=_colour(number), where="post", label=f"F1, {label(name)}{best}")
     _finish(axes, "threshold", "", "By threshold")
 
 
 def _by_class(axes, evaluations: Mapping[str, Evaluation]) -> None:  # type: ignore[no-untyped-def]
-    name, evaluation = next(iter(evaluations.items()))
+    title, evaluation = next(iter(evaluations.items()))
     by_class = evaluation.average_precision.by_class
     shown = sorted((n for n in by_class if by_class[n].objects), key=lambda n: -by_class[n].objects)[:_CLASSES_SHOWN]
-    for number, label in enumerate(shown):
-        curve, figures = evaluation.curves[label], by_class[label]
-        text = f"{label} ({figures.objects}), AP50 {figures.ap50:.3f}"
+    for number, name in enumerate(shown):
+        curve, figures = evaluation.curves[name], by_class[name]
+        text = f"{label(name)} ({figures.objects}), AP50 {figures.ap50:.3f}"
         style = "-" if number < len(_LINES) else "--"
         axes.plot(curve.recall, curve.precision, style, color=_colour(number), label=text)
-    _finish(axes, "recall", "precision", f"By class, {name}")
+    _finish(axes, "recall", "precision", f"By class, {label(title)}")
 
 
 def _mark(axes, point: OperatingPoint, marker: str, colour: tuple[float, ...]) -> None:  # type: ignore[no-untyped-def]

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from slicedet.datasets.coco import CocoDataset, entries, is_list, not_whole, whole
+from slicedet.datasets.coco import CocoDataset, entries, is_list, not_whole, shown, shown_box, whole
 from slicedet.detectors.protocol import minimum_scores
 from slicedet.errors import InvalidDataset, SlicedetWarning
 from slicedet.evaluation.results import Results
 
 FARTHEST = 1e9
 """Greatest coordinate in pixels that is taken for one: no image has as many, and areas of such boxes overflow."""
+
+_ROUNDING = 1e-5
+"""By how much a score may exceed 1: half precision rounds so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,8 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
         image_indices.append(index_of[image])
     if strangers and not (index_of if listed else image_indices):
         raise InvalidDataset(
-            f"{path}: none of its images is in {dataset.path}; it has {', '.join(list(strangers)[:3])}, "
-            f"the annotations {dataset.images[0].file_name}"
+            f"{path}: none of its images is in {dataset.path}; it has {', '.join(map(shown, list(strangers)[:3]))}, "
+            f"the annotations {shown(dataset.images[0].file_name)}"
         )
     _warn_of_differences(path, dataset, list(strangers), len(set(index_of.values())))
     order = np.argsort(np.frombuffer(image_indices, np.int64), kind="stable")
@@ -130,7 +133,7 @@ def _warn_of_differences(path: Path, dataset: CocoDataset, strangers: Sequence[s
     """Says which images count on one side only."""
     said, there = [], dataset.path
     if strangers:
-        names = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+        names = ", ".join(map(shown, strangers[:3])) + (", ..." if len(strangers) > 3 else "")
         said.append(f"{len(strangers)} of its images are left out, as {there} does not have them ({names})")
     if met < len(dataset.images):
         said.append(
@@ -149,11 +152,13 @@ def _parsed(where: str, entry: dict[str, Any]) -> tuple[int, int, list[float], f
     image, category = whole(entry["image_id"]), whole(entry["category_id"])
     if image is None or category is None:
         raise InvalidDataset(f"{where}: {not_whole(entry, 'image_id' if image is None else 'category_id')}")
+    values = entry["bbox"]
     try:
-        score, box = float(entry["score"]), [float(value) for value in entry["bbox"]]
-    except (TypeError, ValueError) as error:
+        score, box = float(entry["score"]), [float(value) for value in values] if isinstance(values, list) else []
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidDataset(f"{where} has a bbox or score that is no number") from error
-    usable = len(box) == 4 and np.isfinite(score) and all(abs(value) <= FARTHEST for value in box)
-    if not usable or min(box[2:]) < 0:
-        raise InvalidDataset(f"{where} has no usable bbox and score: {box}, {score}")
+    if len(box) != 4 or not all(abs(value) <= FARTHEST for value in box) or min(box[2:]) < 0:
+        raise InvalidDataset(f"{where} has no usable bbox: {shown_box(values)}")
+    if not 0 <= score <= 1 + _ROUNDING:
+        raise InvalidDataset(f"{where} has the score {score:g}, but scores lie in 0..1; percentages are to be divided")
     return image, category, box, score

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slicedet.datasets.coco import CocoDataset
+from slicedet.datasets.coco import CocoDataset, shown
 from slicedet.errors import OutputError
 from slicedet.evaluation.average_precision import Figures
 from slicedet.evaluation.evaluating import Counts, Evaluation, OperatingPoint
@@ -49,11 +49,14 @@ def table(dataset: CocoDataset, evaluations: Evaluations) -> str:
         f"{dataset.path}: {len(dataset.images)} images, {objects} objects of {len(names)} "
         f"class{'' if len(names) == 1 else 'es'} ({_listed(names)})"
     ]
-    unknown = [f"{name} ({first.average_precision.by_class[name].objects} objects)" for name in first.classes.not_found]
+    unknown = [
+        f"{shown(name, 40)} ({first.average_precision.by_class[name].objects} objects)"
+        for name in first.classes.not_found
+    ]
     if unknown:
         lines.append(f"Not known to the model, so missed: {_listed(unknown)}")
     for name, evaluation in evaluations.items():
-        left_out = [f"{count} {label}" for label, count in evaluation.not_annotated.items() if count]
+        left_out = [f"{count} {shown(label, 40)}" for label, count in evaluation.not_annotated.items() if count]
         if left_out:
             lines.append(f"Not in the annotations, so left out ({name}): {_listed(left_out)}")
     rows: list[tuple[str, list[str]]] = [("", list(evaluations))]
@@ -70,7 +73,7 @@ def table(dataset: CocoDataset, evaluations: Evaluations) -> str:
         add(label, lambda e, size=size: _pair(e.average_precision.by_size[size]))  # type: ignore[misc]
     if len(names) > 1:
         for name in names:
-            label = f"AP / AP50 {name} ({first.average_precision.by_class[name].objects})"
+            label = f"AP / AP50 {shown(name, 40)} ({first.average_precision.by_class[name].objects})"
             add(label, lambda e, name=name: _pair(e.average_precision.by_class[name]))  # type: ignore[misc]
     add("COCO's AP / AP50, at most 100", lambda e: _pair(e.average_precision.official))
     add(f"at threshold {_threshold(first.at_threshold)}", lambda e: "")
@@ -92,9 +95,8 @@ def table(dataset: CocoDataset, evaluations: Evaluations) -> str:
             lines += ["", f"Worst images ({name}): missed, false alarms, of so many objects"]
         for index in worst:
             counts = evaluation.at_threshold.by_image[index]
-            lines.append(
-                f"{counts.misses:>6}{counts.false_alarms:>6}{counts.objects:>6}  {dataset.images[index].file_name}"
-            )
+            file_name = shown(dataset.images[index].file_name, 240)
+            lines.append(f"{counts.misses:>6}{counts.false_alarms:>6}{counts.objects:>6}  {file_name}")
     return "\n".join(lines)
 
 
@@ -277,4 +279,4 @@ def _threshold(point: OperatingPoint) -> str:
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return ", ".join(shown(name) for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from slicedet.datasets.coco import CocoDataset
-from slicedet.datasets.layout import relative
+from slicedet.datasets.coco import CocoDataset, shown
+from slicedet.datasets.layout import listed
 from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector, minimum_scores
 from slicedet.errors import EmptyImage, InvalidDataset, InvalidSetting
@@ -90,21 +90,21 @@ def locate(dataset: CocoDataset, folder: Path) -> list[Path]:
     """The files of all images of a dataset in a folder. Raises InvalidDataset that names those which are absent."""
     if not folder.is_dir():
         raise InvalidDataset(f"{folder}: no such folder of images")
-    paths = [folder / _inside(image.file_name) for image in dataset.images]
+    paths = [folder / _inside(image.file_name, dataset.path) for image in dataset.images]
     absent = [path.relative_to(folder).as_posix() for path in paths if not path.is_file()]
     if absent:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        names = ", ".join(shown(name) for name in absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise InvalidDataset(
-            f"{dataset.path}: {len(absent)} of its {len(paths)} images are not in {folder}: {shown}; "
+            f"{dataset.path}: {len(absent)} of its {len(paths)} images are not in {folder}: {names}; "
             "see `slicedet dataset check`"
         )
     return paths
 
 
-def _inside(name: str) -> PurePosixPath:
+def _inside(name: str, annotations: Path) -> PurePosixPath:
     """A file name that stays in its folder, wherever the annotations want it."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return relative(path.name if path.is_absolute() or ".." in path.parts else path.as_posix())
+    return listed(path.name if path.is_absolute() or ".." in path.parts else path.as_posix(), annotations)
 
 
 def _whole(settings: Settings, scene: Scene) -> Settings:

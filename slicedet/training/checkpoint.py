@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.errors import InvalidTraining
+from slicedet.errors import CorruptFile, InvalidTraining
 from slicedet.outputs.files import staged
 
 FILE_NAME = "last.npz"
@@ -47,24 +47,66 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint. Raises InvalidTraining where there is none, or it is damaged."""
+    """Reads a checkpoint. Raises InvalidTraining where there is none, CorruptFile where it is damaged or something
+    else."""
     arrays: dict[str, dict[str, NDArray[Any]]] = {}
     try:
+        _check_stored(path)
         with np.load(path, allow_pickle=False) as content:
             record = json.loads(content[_RECORD].tobytes())
             for key in content.files:
                 part, slash, name = key.partition("/")
                 if slash:
                     arrays.setdefault(part, {})[name] = content[key]
+        _check_record(record)
     except FileNotFoundError as error:
         raise InvalidTraining(f"{path}: no such checkpoint; without resume, the training begins anew") from error
     except OSError as error:
         raise InvalidTraining(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise InvalidTraining(f"{path}: is no checkpoint of slicedet train, or is damaged") from error
-    if not isinstance(record, dict) or not {"step", "network"} <= record.keys():
-        raise InvalidTraining(f"{path}: is no checkpoint of slicedet train")
+    except Exception as error:  # NumPy and zipfile raise whatever they like, MemoryError and RecursionError among it.
+        raise corrupt(path) from error
     return Checkpoint(arrays, record)
+
+
+def corrupt(path: Path) -> CorruptFile:
+    """What is said of a file that is no checkpoint, or a damaged one."""
+    return CorruptFile(f"{path}: is no checkpoint of slicedet train, or is damaged")
+
+
+def _check_stored(path: Path) -> None:
+    """Raises ValueError where a file holds more bytes than it has: `save` compresses nothing."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("larger than its file")
+
+
+def _check_record(record: Any) -> None:
+    """Raises ValueError where a record is not as the trainer writes it."""
+    pending, history = record["pending"], record["history"]
+    network, best = record["network"], record["best"]
+    whole = [record["step"], record["replicas"]]
+    if not (
+        all(type(value) is int and low <= value < 1 << 63 for value, low in zip(whole, (0, 1), strict=True))
+        and isinstance(record["scaler"], dict)
+        and all(isinstance(name, str) for name in network["categories"])
+        and isinstance(pending, list)
+        and all(terms.keys() == pending[0].keys() and _numbers(terms, "loss") for terms in pending)
+        and isinstance(history, list)
+        and all(_is_logged(each) for each in history)
+        and (best is None or _numbers(best, "step", "ap", "ap50"))
+    ):
+        raise ValueError("a record of other values")
+
+
+def _is_logged(record: Any) -> bool:
+    return _numbers(record, "step", "ap", "ap50") if "ap" in record else _numbers(record, "step", "loss", "rate")
+
+
+def _numbers(record: Any, *needed: str) -> bool:
+    """Whether a part of the record has these members, and numbers only."""
+    return record.keys() >= set(needed) and all(isinstance(value, int | float) for value in record.values())
 
 
 def located(path: Path) -> Path:
@@ -74,13 +116,17 @@ def located(path: Path) -> Path:
 
 def require_same(wanted: Mapping[str, NDArray[Any]], given: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Raises InvalidTraining where a checkpoint's weights are not those of the network to be trained."""
-    different = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    different = [name for name, value in wanted.items() if name not in given or _form(given[name]) != _form(value)]
     different += [name for name in given if name not in wanted]
     if different:
         raise InvalidTraining(
             f"{path}: is of another network: {len(different)} parameters differ, the first {different[0]}; "
             "resume it with its own configuration, or start from its weights with pretrained"
         )
+
+
+def _form(value: NDArray[Any]) -> tuple[Any, ...]:
+    return value.dtype, value.shape
 
 
 def save_pdparams(state: Mapping[str, NDArray[Any]], path: Path) -> None:

@@ -12,8 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-import yaml
-
+from slicedet import yaml_files
 from slicedet.errors import InvalidSetting, InvalidTraining, UnknownModel
 from slicedet.merging import METHODS
 from slicedet.models import catalogue
@@ -303,11 +302,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
     """
     found = _located(path)
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidTraining(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
-    try:
-        values = _flattened(_mapping(content, "the file"))
+        values = _flattened(_mapping(yaml_files.read(found, InvalidTraining), "the file"))
     except ValueError as error:
         raise InvalidTraining(f"{path}: {error}") from error
     changed = {_apply(values, change): change for change in changes}
@@ -390,8 +385,8 @@ def _apply(values: dict[str, Any], change: str) -> str:
             place[key] = {}
         place = place[key]
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        place[last] = yaml_files.parsed(text)
+    except ValueError:
         place[last] = text
     return ".".join([*outer, last])
 
@@ -442,9 +437,11 @@ def _built(kind: type[_Kind], values: Mapping[str, Any], prefix: str) -> _Kind:
     for key, value in values.items():
         if key not in known:
             aliases = [] if prefix else list(_PADDLEX_NAMES)
-            close = get_close_matches(key, [*known, *aliases], 3, 0.6) or [name for name in known if key in name][:3]
+            close = (
+                get_close_matches(key[:80], [*known, *aliases], 3, 0.6) or [name for name in known if key in name][:3]
+            )
             hint = f"did you mean {' or '.join(prefix + name for name in close)}?" if close else "see docs/training.md"
-            raise _WrongValue(f"{prefix}{key}", f"unknown key {prefix}{key}; {hint}")
+            raise _WrongValue(f"{prefix}{key}", f"unknown key {prefix}{key:.80}; {hint}")
         checks = getattr(annotations[key], "__metadata__", ())
         if not checks or (value is None and type(None) in get_args(get_args(annotations[key])[0])):
             arguments[key] = value

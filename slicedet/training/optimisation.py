@@ -46,11 +46,15 @@ def state_of(optimizer: paddle.optimizer.Optimizer, network: nn.Layer) -> dict[s
 
 
 def restore(optimizer: paddle.optimizer.Optimizer, network: nn.Layer, state: Mapping[str, NDArray[Any]]) -> None:
-    """Gives an optimiser that has made no step yet the arrays of `state_of`."""
-    names = {name: parameter.name for name, parameter in network.named_parameters()}
+    """Gives an optimiser that has made no step yet the arrays of `state_of`. Raises ValueError where one is of another
+    shape than its parameter."""
+    parameters = dict(network.named_parameters())
     values = {}
     for key, value in state.items():
         name, _, kind = key.partition("|")
-        if name in names:
-            values[names[name] + kind] = paddle.to_tensor(value)
+        if name in parameters:
+            # Powers of beta are one number for each parameter.
+            if value.dtype != np.float32 or value.shape not in ((1,), tuple(parameters[name].shape)):
+                raise ValueError(key)
+            values[parameters[name].name + kind] = paddle.to_tensor(value)
     optimizer.set_state_dict(values)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.datasets.coco import CHECK, CocoDataset, ImageRecord, read
-from slicedet.datasets.layout import relative
+from slicedet.datasets.layout import listed
 from slicedet.errors import InvalidDataset
 from slicedet.raster.scene import Scene
 from slicedet.training.augmentation import Rectangle
@@ -154,10 +154,7 @@ class LabelledImages:
 
 def present(dataset: CocoDataset, folder: Path, image: ImageRecord) -> Path:
     """The file of an image. Raises InvalidDataset where there is none, or its name leads out of the folder."""
-    try:
-        path = folder / relative(image.file_name)
-    except InvalidDataset as error:
-        raise InvalidDataset(f"{dataset.path}: {error}") from error
+    path = folder / listed(image.file_name, dataset.path)
     if not path.is_file():
         raise InvalidDataset(f"{path}: no such image, though {dataset.path} lists it; {CHECK}")
     return path

@@ -171,11 +171,14 @@ class Trainer:
                 "configuration, or start from its weights with pretrained"
             )
         self._note(f"goes on with the weights of {path}")
-        restore(self.optimizer, self.network, resumed.arrays.get("optimizer", {}))
-        if resumed.record["scaler"]:
-            self._scaler.load_state_dict(resumed.record["scaler"])
-        self._count = self.config.replicas or int(resumed.record["replicas"])
-        self._step = int(resumed.record["step"])
+        try:
+            restore(self.optimizer, self.network, resumed.arrays.get("optimizer", {}))
+            if resumed.record["scaler"]:
+                self._scaler.load_state_dict(resumed.record["scaler"])
+        except Exception as error:  # Paddle raises whatever it likes.
+            raise checkpoints.corrupt(path) from error
+        self._count = self.config.replicas or min(resumed.record["replicas"], self.config.batch_size)
+        self._step = resumed.record["step"]
         self._pending = list(resumed.record["pending"])
         self.history = list(resumed.record["history"])
         # The best weights lie in the folder that the training began in; without validation, the last are the best.
@@ -277,7 +280,15 @@ class Trainer:
         if not math.isfinite(values["loss"]):
             raise self._not_finite("the loss is not a number")
         self._replicas.backward(self._scaler.scale(terms["loss"]), levels)
-        self._scaler.step(self.optimizer)
+        try:
+            self._scaler.step(self.optimizer)
+        except AssertionError as error:  # Paddle looks for the state of a parameter when it first needs it.
+            if self.config.resume is None:
+                raise
+            raise InvalidTraining(
+                f"{checkpoints.located(self.config.resume)}: its optimizer is another one, or damaged; resume it with "
+                "its own configuration, or start from its weights with pretrained"
+            ) from error
         self._scaler.update()
         self.optimizer.clear_grad()
         self.average.update(step)
@@ -302,6 +313,9 @@ class Trainer:
     def _losses(self, seconds: float, waited: float, left: float) -> Record:
         """The record of the steps since the last one; terms are their means."""
         pending, self._pending = self._pending, []
+        if pending[0].keys() != pending[-1].keys():
+            # Only those of a checkpoint may be others.
+            raise checkpoints.corrupt(self._checkpoint_path)
         names = sorted(pending[-1], key=lambda name: name != "loss")
         return {
             "step": self._step,

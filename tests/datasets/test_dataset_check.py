@@ -430,3 +430,23 @@ def test_findings_beyond_the_limit_are_counted_only() -> None:
     assert len(findings.of("box-nan")) == KEPT
     assert findings.summary()["counts"]["box-nan"] == KEPT + 5
     assert any(f"and {KEPT + 2:,} more" in line for line in findings.lines())
+
+
+@pytest.mark.parametrize("name", [r"$\foo$", "price $5 and $x_{$", "\x1b[31mred\n", "n" * 1_000_000])
+def test_a_category_of_any_name_has_its_report(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    for part in (dataset.train, dataset.val):
+        part["categories"][0]["name"] = name
+    checked = check(dataset.write())
+    result = json.loads(write_report(checked, tmp_path / "report").read_text())
+    assert result["check_pass"]
+    assert (tmp_path / "report/check_dataset/histogram.png").stat().st_size > 1000
+
+
+def test_findings_are_short_and_rule_no_terminal(dataset: Dataset) -> None:
+    dataset.train["images"][0]["file_name"] = "\x1b[2J.png"
+    dataset.train["annotations"][0]["category_id"] = "c" * 1_000_000
+    checked = check(dataset.write())
+    text = "\n".join(checked.findings.lines())
+    assert "\x1b" not in text
+    assert r"\x1b[2J.png" in text
+    assert len(json.dumps(checked.summary())) < 20_000

@@ -22,6 +22,7 @@ from slicedet.datasets import coco
 from slicedet.datasets.check import check
 from slicedet.datasets.convert import convert
 from slicedet.datasets.synthetic import SceneSettings, write_scene
+from slicedet.datasets.writing import place_image
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDataset, InvalidSetting, SlicedetError, UnsafeFile
 from slicedet.prediction import Prediction
@@ -357,7 +358,7 @@ def test_xml_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("labelme", {"0.json": labelme("0.jpg", ("car", "rectangle", [[1, 2]])).replace('"car"', "null")},
          "0.json: the label of a shape is None"),
         ("yolo", {}, "needs data.yaml or classes.txt"),
-        ("yolo", {"data.yaml": "!!python/object/apply:os.system [ls]"}, "data.yaml: is no data.yaml"),
+        ("yolo", {"data.yaml": "!!python/object/apply:os.system [ls]"}, "data.yaml: not a readable YAML file"),
         ("yolo", {"data.yaml": "names: [car]\ntrain: nowhere"}, "names nowhere, which is not there"),
         ("yolo", {"data.yaml": "train: images"}, "needs names"),
         ("yolo", {"data.yaml": "names: [car, null]\ntrain: images"}, "needs names"),
@@ -865,3 +866,91 @@ def test_unknown_formats_and_modes_are_refused(tmp_path: Path) -> None:
         convert(tmp_path, "kitti", tmp_path / "out")
     with pytest.raises(InvalidSetting, match="expected copy or link"):
         convert(tmp_path, "voc", tmp_path / "out", image_mode="move")
+
+
+def test_files_that_an_image_only_names_are_not_copied(tmp_path: Path) -> None:
+    key = write(tmp_path / "keys/id_rsa", "secret")
+    write(
+        tmp_path / "source/images/id.tif",
+        f"""<VRTDataset rasterXSize="2" rasterYSize="1">
+<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">
+<SourceFilename relativetoVRT="0">{key}</SourceFilename>
+<ImageOffset>0</ImageOffset><PixelOffset>1</PixelOffset>
+<LineOffset>2</LineOffset></VRTRasterBand></VRTDataset>""",
+    )
+    place_image(tmp_path / "source/images/id.tif", tmp_path / "placed/id.tif", "copy")
+    assert [path.name for path in (tmp_path / "placed").iterdir()] == ["id.tif"]
+
+
+def test_only_side_files_of_the_own_folder_are_taken(raster: Any, tmp_path: Path) -> None:
+    path = raster("images/a.tif", np.zeros((3, 40, 60), np.uint8))
+    for name in ("a.tfw", "a.tif.aux.xml", "a.tab", "a.txt", "a.tif.key"):
+        write(path.with_name(name), "1\n0\n0\n-1\n0\n0\n" if name == "a.tfw" else "<PAMDataset></PAMDataset>")
+    place_image(path, tmp_path / "placed/b.tif", "copy")
+    assert {"b.tif", "b.tfw"} <= {found.name for found in (tmp_path / "placed").iterdir()} <= {
+        "b.tif", "b.tfw", "b.tif.aux.xml", "b.tab"
+    }  # fmt: skip
+
+
+def drawn(path: Path, *things: tuple[Any, Any]) -> Path:
+    """A GeoJSON of polygons by their rings, in metres, with their class."""
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    listed = [
+        {"type": "Feature", "properties": {"class": name}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        for name, ring in things
+    ]
+    return write(path, json.dumps({"type": "FeatureCollection", "crs": crs, "features": listed}))
+
+
+RING = [[500010, 4999980], [500020, 4999980], [500020, 4999990], [500010, 4999990]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_open_rings_are_closed_and_rings_of_a_point_counted(raster: Any, tmp_path: Path) -> None:
+    path = raster("a.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+    source = drawn(tmp_path / "roofs.geojson", ("roof", RING), ("roof", RING[:1]))
+    done = convert(source, "geojson", tmp_path / "out", rasters=path)
+    assert rows(tmp_path / "out") == [("a.tif", "roof", 10, 10, 10, 10)]
+    assert done.left_out == {"features whose shape cannot be read": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (["roof", "tile"], r"roofs\.geojson: feature number 1: its 'class' is \['roof' 'tile'\], not one class"),
+        ("", r"roofs\.geojson: 1 features have no 'class'; --class-name gives them one"),
+        ("  ", r"roofs\.geojson: 1 features have no 'class'"),
+    ],
+)
+def test_classes_that_name_none_are_said(raster: Any, tmp_path: Path, name: Any, said: str) -> None:
+    path = raster("a.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+    source = drawn(tmp_path / "roofs.geojson", (name, [*RING, RING[0]]))
+    with pytest.raises(InvalidDataset, match=said):
+        convert(source, "geojson", tmp_path / "out", rasters=path)
+
+
+@pytest.mark.parametrize(
+    ("label", "number", "said"), [("car", int("9" * 400), "points of two numbers"), ("\ud800", 3, "names no class")]
+)
+def test_labelme_shapes_beyond_numbers_and_letters(tmp_path: Path, label: str, number: int, said: str) -> None:
+    picture(tmp_path / "source/0.jpg")
+    write(tmp_path / "source/0.json", labelme("0.jpg", (label, "rectangle", [[1, 2], [number, 4]])))
+    with pytest.raises(InvalidDataset, match=rf"0\.json: .*{said}"):
+        convert(tmp_path / "source", "labelme", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "text", "said"),
+    [
+        ("labelme", "train_anno_list.txt", "n" * 300 + ".json", r"train_anno_list\.txt: lists "),
+        ("voc", "ImageSets/Main/train.txt", "n" * 300, r"train\.txt: lists "),
+        ("yolo", "data.yaml", "names: [car]\ntrain: " + "n" * 300, r"data\.yaml: names n+, which is not there"),
+        ("yolo", "data.yaml", "names: [car]\ntrain: [data.txt]", "1 images that are not there"),
+        ("yolo", "data.yaml", 'names: ["\\ud800"]\ntrain: [data.txt]', "needs names"),
+    ],
+)
+def test_names_that_no_file_can_have_are_said(tmp_path: Path, format: str, name: str, text: str, said: str) -> None:
+    write(tmp_path / "source" / name, text)
+    write(tmp_path / "source/data.txt", "n" * 300 + ".png")
+    with pytest.raises(InvalidDataset, match=said):
+        convert(tmp_path / "source", format, tmp_path / "out")

@@ -239,3 +239,27 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:
 def test_settings_without_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting):
         SliceSettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"),
+    [(1 << 62, "its width and height are 4611686018427387904"), ((1 << 31) - 1, "is 60 x 40 pixels, its annotations")],
+)
+def test_sizes_of_no_image_are_said_before_tiles_are_laid(tmp_path: Path, edge: int, said: str) -> None:
+    dataset = Dataset(tmp_path / "source")
+    dataset.train["images"][0].update(width=edge, height=edge)
+    with pytest.raises(InvalidDataset, match=said):
+        slice_dataset(dataset.write(), tmp_path / "tiles")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_more_tiles_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "source")
+    dataset.train["images"][0].update(file_name="a0.tif", width=100_000, height=100_000)
+    profile = {"driver": "GTiff", "width": 100_000, "height": 100_000, "count": 1, "dtype": "uint8"}
+    with rasterio.open(
+        tmp_path / "source/images/a0.tif", "w", tiled=True, blockxsize=4096, blockysize=4096, sparse_ok=True, **profile
+    ):
+        pass
+    with pytest.raises(InvalidDataset, match=r"a0\.tif: would be [0-9,]+ tiles, at most 1,000,000"):
+        slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(slice=64, overlap=0.0))

@@ -13,6 +13,7 @@ from slicedet.datasets import coco
 from slicedet.detections import Detections
 from slicedet.errors import InvalidDataset, InvalidDetections, InvalidSetting
 from slicedet.evaluation import average_precision, predictions
+from slicedet.evaluation.average_precision import MOST_CLASSES
 from slicedet.evaluation.evaluating import evaluate
 
 OFFICIAL = ["AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"]
@@ -164,3 +165,24 @@ def test_what_does_not_fit_is_said(write, error, said, arguments):
     dataset = coco.read(write("a.json", {"images": frames, "categories": names, "annotations": []}))
     with pytest.raises(error, match=said):
         average_precision(**{"dataset": dataset, "found": [Detections.empty()] * 2, **arguments})
+
+
+def test_classes_without_objects_change_nothing_and_cost_little(scatter, reference, write):
+    document, results = scatter(3)
+    document["categories"] += [{"id": number, "name": f"none {number}"} for number in range(100, 9100)]
+    dataset = coco.read(write("truth.json", document))
+    figures = evaluate(dataset, predictions.read(write("found.json", results), dataset)).average_precision
+    expected = reference({**document, "categories": document["categories"][:3]}, results).stats.tolist()
+    assert [undefined(figures.official[name]) for name in OFFICIAL] == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(figures.by_class["none 100"].ap)
+    assert len(figures.by_class) == 9003
+
+
+def test_more_classes_with_objects_than_are_measured_at_a_time(write):
+    number = MOST_CLASSES + 1
+    frames = [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}]
+    rows = [{"id": i, "image_id": 1, "category_id": i, "bbox": [1, 1, 2, 2]} for i in range(number)]
+    document = {"images": frames, "annotations": rows, "categories": [{"id": i, "name": f"{i}"} for i in range(number)]}
+    dataset = coco.read(write("truth.json", document))
+    with pytest.raises(InvalidDataset, match="4,001 classes have objects, at most 4,000"):
+        average_precision(dataset, [Detections.empty()])

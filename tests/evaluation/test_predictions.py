@@ -92,6 +92,10 @@ def test_a_score_reaches_a_threshold_of_the_same_number(write, dataset):
         ([{**RESULT, "bbox": [1, 2, -3, 4]}], "no usable bbox"),
         ([{**RESULT, "score": "high"}], "no number"),
         ([{**RESULT, "bbox": [1, 2, 1e300, 1e300]}], "no usable bbox"),
+        ([{**RESULT, "bbox": "1234"}], "no usable bbox: '1234'"),
+        ([{**RESULT, "score": 90}], r"number 1 has the score 90, but scores lie in 0\.\.1"),
+        ([{**RESULT, "score": 9e9}], r"has the score 9e\+09, but scores lie in 0\.\.1"),
+        ([{**RESULT, "score": -0.5}], r"has the score -0\.5, but"),
         ([{**RESULT, "image_id": [1]}], r"number 1: its image_id \[1\] is a list"),
         ([{**RESULT, "category_id": {}}], "its category_id {} is an object"),
         ({}, "no file of COCO results"),
@@ -112,3 +116,17 @@ def test_what_cannot_be_used_is_said_in_one_line(write, dataset, content, said):
         predictions.read(path, dataset)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_score_rounded_to_a_little_over_1_is_taken(write, dataset):
+    found = predictions.read(write("found.json", [{**RESULT, "score": 1.0000001}]), dataset)
+    assert found.results.scores.tolist() == [1.0000001]
+
+
+def test_names_of_strangers_are_shown_short(write, dataset):
+    frames = [{"id": 1, "file_name": "\x1b[2J" + "n" * 1_000_000}]
+    rows = [{**RESULT, "image_id": 1}]
+    document = {"images": frames, "categories": NAMES, "annotations": rows}
+    with pytest.raises(InvalidDataset, match=r"it has \\x1b\[2Jn+…") as caught:
+        predictions.read(write("found.json", document), dataset)
+    assert len(str(caught.value)) < 1000

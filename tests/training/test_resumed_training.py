@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_data import configured, message, train, write_dataset
 
-from slicedet.errors import InvalidTraining, OutputError
+from slicedet.errors import CorruptFile, InvalidTraining, OutputError
 from slicedet.models.pdparams import load_pdparams
 from slicedet.training import checkpoint
 from slicedet.training.config import TrainingConfig, load
@@ -143,3 +143,28 @@ def test_last_weights_are_the_best_without_validation(trained: TrainingConfig) -
     average = checkpoint.load(trained.output / "last.npz").arrays["average"]
     for name, value in load_pdparams(outcome.weights).items():
         np.testing.assert_array_equal(value, average[name], err_msg=name)
+
+
+@pytest.mark.parametrize("change", ["shape", "kind", "dtype", "missing", "terms", "weights"])
+def test_checkpoints_that_do_not_fit_are_said(trained: TrainingConfig, change: str) -> None:
+    last = trained.output / "last.npz"
+    kept = checkpoint.load(last)
+    arrays = {part: dict(content) for part, content in kept.arrays.items()}
+    state, record = arrays["optimizer"], dict(kept.record)
+    first = next(name for name, value in state.items() if value.ndim > 1)
+    if change == "shape":
+        state[first] = np.ones(5, np.float32)
+    elif change == "kind":
+        state[first.partition("|")[0] + "|_strange_0"] = state.pop(first)
+    elif change == "dtype":
+        state[first] = state[first].astype(str)
+    elif change == "missing":
+        del state[first]
+    elif change == "terms":
+        record["pending"] = [{"loss": 1.0, "loss_strange": 1.0}]
+    else:
+        name = next(iter(arrays["model"]))
+        arrays["model"][name] = arrays["model"][name].astype(str)
+    checkpoint.save(checkpoint.Checkpoint(arrays, record), last)
+    with pytest.raises((CorruptFile, InvalidTraining), match=r"last\.npz: (is no checkpoint|is of|its optimizer)"):
+        train(replace(trained, steps=2), resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,20 @@ def test_image_of_another_size(tmp_path: Path) -> None:
     sampler = sampler_of(tmp_path)
     with pytest.raises(InvalidDataset, match=r"train1.png: is 60 x 50 pixels, its annotations say 160 x 128"):
         list(sampler.batches(range(10), 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../other/train1.png", "leads out of the folder of images"),
+        ("/dev/zero", "leads out of the folder of images"),
+        ("n" * 300 + ".png", "is no file name, or too long for one"),
+    ],
+)
+def test_images_are_those_of_the_folder(tmp_path: Path, name: str, said: str) -> None:
+    path = write_dataset(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "images" / "train1.png").rename(tmp_path / "other" / "train1.png")
+    path.write_text(path.read_text().replace('"train1.png"', json.dumps(name)))
+    with pytest.raises(InvalidDataset, match=rf"instance_train\.json: '.*{said}"):
+        sampler_of(tmp_path)

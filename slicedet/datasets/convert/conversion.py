@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slicedet.datasets.coco import shown
 from slicedet.datasets.convert.samples import Box, Labelled, Reader, Sample, name_below, path_below
 from slicedet.datasets.layout import annotations_name, relative
 from slicedet.datasets.listing import TOLERANCE_PX, as_shown
@@ -191,7 +192,8 @@ class _Writer:
         turned = Orientation.from_exif(orientation).shown_size(*stated) == size != stated
         self._turned += turned
         if stated != size and not turned:
-            self._other_sizes.append(f"{name}: {width} x {height}, stated {stated[0]} x {stated[1]}")
+            told = shown(f"{stated[0]} x {stated[1]}")
+            self._other_sizes.append(f"{name}: {width} x {height}, stated {told}")
         self._image_number += 1
         file.add_image(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ class Reader:
         try:
             # Tables without geometry, such as the layer_styles of QGIS, are no layers of features.
             for layer in [name for name, geometry in pyogrio.list_layers(path) if geometry is not None]:
-                meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Non closed ring", RuntimeWarning)
+                    meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
                 # Rings that are not closed are common, and closed here.
                 shapes = shapely.from_wkb(geometry, on_invalid="fix")
                 unread = shapely.is_missing(shapes) & np.array([each is not None for each in geometry], bool)

@@ -50,8 +50,6 @@ class Reader:
                 raise InvalidDataset(f"{path}: is no LabelMe file (it needs shapes and imagePath)") from error
             if not isinstance(shapes, list):
                 raise InvalidDataset(f"{path}: is no LabelMe file (shapes is no list)")
-            if not last_part(named):
-                raise InvalidDataset(f"{path}: its imagePath {named!r:.40} names no image")
             image = self._image(path, named)
             objects = [thing for shape in shapes if (thing := self._object(path, shape)) is not None]
             width, height = content.get("imageWidth"), content.get("imageHeight")

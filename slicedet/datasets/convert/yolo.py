@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slicedet.datasets.coco import shown
+from slicedet import yaml_files
+from slicedet.datasets.coco import is_name, shown
 from slicedet.datasets.convert.folders import in_order, split_of
 from slicedet.datasets.convert.samples import (
     Box,
@@ -104,10 +105,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Texts)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidDataset(f"{path}: is no data.yaml ({str(error).splitlines()[0]})") from error
+    content = yaml_files.read(path, InvalidDataset, Texts)
     return content if isinstance(content, dict) else {}
 
 
@@ -124,7 +122,7 @@ def _names(path: Path, content: dict[str, Any]) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
         names = [names[str(number)] for number in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+    if not isinstance(names, list) or not names or not all(map(is_name, names)):
         raise InvalidDataset(f"{path}: needs names, a list or a map of classes from 0")
     return names
 
