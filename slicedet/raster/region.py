@@ -14,7 +14,7 @@ from slicedet.errors import InvalidRegion, NotGeoreferenced
 from slicedet.raster.georeference import Georeference, transformer
 from slicedet.raster.orientation import Window
 from slicedet.raster.scene import Scene
-from slicedet.raster.source import is_local, shown, unreadable
+from slicedet.raster.source import is_local, quiet, shown, unreadable
 
 _SEGMENTS = 64
 """Pieces into which the longest edges are cut, since what is straight in one CRS is bent in another."""
@@ -96,7 +96,8 @@ def _layers(path: str | Path) -> Iterator[tuple[Any, Any]]:
     import shapely
 
     for layer in pyogrio.list_layers(path)[:, 0]:
-        meta, _, geometry, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+        with quiet(RuntimeWarning):  # GDAL says that a ring was not closed, and closes it.
+            meta, _, geometry, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
         shapes = shapely.from_wkb(geometry if geometry is not None else [], on_invalid="fix")
         polygons = shapes[np.isin(shapely.get_type_id(shapes), _POLYGONS)]
         if len(polygons):

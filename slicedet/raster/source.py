@@ -274,21 +274,22 @@ def unreadable(path: str) -> str | None:
     return None if os.access(path, os.R_OK) else "no permission to read it"
 
 
-_QUIET = ("ignore", None, NotGeoreferencedWarning, None, 0)
 _FILTERS = threading.Lock()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warning of images that have no place on the ground, in all threads, since they share the filters."""
+def quiet(category: type[Warning] = NotGeoreferencedWarning) -> Iterator[None]:
+    """Without warnings of a kind, by default of images that have no place on the ground, in all threads, since they
+    share the filters."""
+    ignore = ("ignore", None, category, None, 0)
     # Not catch_warnings: what other threads change meanwhile, as a server may take its time, would be undone.
     with _FILTERS:
-        warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
+        warnings.filters.insert(0, ignore)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         with _FILTERS, suppress(ValueError):
-            warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
+            warnings.filters.remove(ignore)  # type: ignore[attr-defined]
 
 
 def _close(handle: Any) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -150,6 +151,8 @@ def test_interrupted_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -
         [sys.executable, "-c", "from slicedet.cli import main; main()", "train", str(tmp_path / "training.yaml")],
         stderr=subprocess.PIPE,
         text=True,
+        # What runs in the background of a shell ignores it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     for line in process.stderr:
