@@ -118,7 +118,8 @@ def main() -> None:
         default = first.setdefault(each.option, seconds)
         shown = f"**{each.value}**" if default == seconds else each.value
         print(f"| {each.option} | {shown} | {seconds / default:.2f} | {seconds:.2f} s |")
-    print(f"\nRounds apart: ± {times.apart(scene):.0%} (scene), ± {times.apart(photos):.0%} (photos).")
+    if options.rounds > 1:
+        print(f"\nRounds apart: ± {times.apart(scene):.0%} (scene), ± {times.apart(photos):.0%} (photos).")
 
 
 if __name__ == "__main__":
