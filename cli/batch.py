@@ -94,6 +94,7 @@ def batch(
 
 
 _OF_COLLECTING = ("folders", "output", "collecting", "overwrite", "restart", "quiet", "verbose", "as_json")
+"""Options that say something of joining shards."""
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 import traceback
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from slicedet.texts import printable
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,3 @@ AS_JSON = "slicedet.json"
 def one_line(error: Exception | str) -> str:
     """An error's message without line breaks."""
     return printable(" ".join(str(error).split())) or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """A text whose control characters are spelled out: in names of files and models, they would rule the terminal."""
-    return "".join(each if each == "\n" or unicodedata.category(each) != "Cc" else ascii(each)[1:-1] for each in text)

@@ -54,6 +54,8 @@ class Batch:
         restart: bool = False,
         shard: Shard | None = None,
     ) -> None:
+        if "" in pattern:
+            raise InvalidSetting("pattern '': expected a glob of file names, such as '*.tif'")
         if not folder.is_dir():
             raise UnreadableImage(f"{folder}: no such folder")
         if output.resolve() == folder.resolve():
@@ -64,8 +66,6 @@ class Batch:
         self.overwrite = overwrite
         self.restart = restart
         self.shard = shard or Shard()
-        if "" in pattern:
-            raise InvalidSetting("pattern '': expected a glob of file names, such as '*.tif'")
         everything = listing(folder, pattern, output)
         if not everything:
             wanted = f" that matches {', '.join(pattern)}" if pattern else ""

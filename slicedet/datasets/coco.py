@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slicedet.datasets.nonfinite import open_json
 from slicedet.errors import InvalidDataset
+from slicedet.texts import printable
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,7 @@ def is_name(value: Any) -> TypeGuard[str]:
 def shown(text: Any, longest: int = 80) -> str:
     """A text out of a file as people are to see it in a message: on one line, not too long, nothing that rules the
     terminal."""
-    cut = str(text)[: longest + 1]
-    plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in cut)
+    plain = printable(str(text)[: longest + 1]).replace("\n", "\\n")
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 

@@ -7,14 +7,13 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from slicedet.errors import ModelWarning, OutputError
+from slicedet.errors import ModelWarning
 from slicedet.models import cache
 
 ENGINES = ("openvino", "onnxruntime", "paddle")
@@ -78,7 +77,7 @@ def circumstances(model: str, weights_sha256: str, device: str) -> dict[str, Any
 def folder() -> Path:
     """Where choices are kept, made if it is not there. Raises OutputError where nothing can be written in it."""
     place = cache.home() / "bench"
-    with _writing(place):
+    with cache.writing(place):
         place.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=place).close()
     return place
@@ -91,7 +90,7 @@ def store(under: Mapping[str, Any], chosen: Mapping[str, EngineChoice]) -> Path:
     """
     content = {"circumstances": under, "chosen": {name: asdict(choice) for name, choice in chosen.items()}}
     target = folder() / _name(under)
-    with _writing(target), tempfile.TemporaryDirectory(dir=target.parent) as staging:
+    with cache.writing(target), tempfile.TemporaryDirectory(dir=target.parent) as staging:
         made = Path(staging) / target.name
         made.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(made, target)
@@ -127,12 +126,3 @@ def recall(under: Mapping[str, Any], engine: str) -> EngineChoice | None:
 def _name(under: Mapping[str, Any]) -> str:
     """The name of the file for these circumstances."""
     return f"{hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()[:32]}.json"
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{path}: cannot be written: {reason}; SLICEDET_HOME names another folder") from error

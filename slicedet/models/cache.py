@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from slicedet.errors import CorruptFile, DownloadError, InvalidSetting, MissingWeights
+from slicedet.errors import CorruptFile, DownloadError, InvalidSetting, MissingWeights, OutputError
 from slicedet.locks import locked
 from slicedet.models.config import Download, ModelConfig
 from slicedet.models.download import Patience, Progress, download, shown
@@ -195,6 +195,16 @@ class _Item:
         """Whether what is here came from another URL than is stated now."""
         record = self._record()
         return record is not None and record.url != self.download.url
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns failures to write what slicedet keeps for itself into OutputError, in one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be written: {reason}; SLICEDET_HOME names another folder") from error
 
 
 def digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.errors import InvalidDetections, MissingDependency, ModelMismatch, OutputError
+from slicedet.errors import InvalidDetections, MissingDependency, ModelMismatch
 from slicedet.models import cache
 from slicedet.models.config import ModelConfig
 from slicedet.models.paddle_folder import PaddleModel
@@ -63,12 +63,8 @@ def convert(
         raise MissingDependency('other engines than paddle need, to convert it: pip install "slicedet[convert]"')
     if model.program is None:
         raise ConversionFailed(f"{model.program_path}: only programs in the .json format are converted")
-    try:
+    with cache.writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{target.parent}: cannot be written: {error.strerror}; SLICEDET_HOME names another folder"
-        ) from error
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         part = cut(model, model.program, config, folder)

@@ -382,3 +382,23 @@ def test_batch_of_no_folder(slicedet, unchanged, tmp_path):
     unchanged()
     assert one_line(slicedet("batch", tmp_path / "no", "-o", "results", *UNUSED)) == f"{tmp_path}/no: no such folder"
     assert unchanged()
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m.tif", "a\x9b2J.tif", "a\rError: fake.tif"])
+def test_names_do_not_rule_the_terminal(slicedet, picture, model, here, name):
+    missing = slicedet("predict", name, *UNUSED)
+    assert missing.code == 1
+    (here / name).write_bytes(picture.read_bytes())
+    found = slicedet("predict", name, *model)
+    assert found.code == 0
+    for text in (missing.err, found.out, found.err):
+        assert all(each.isprintable() for each in text.replace("\n", ""))
+
+
+def test_more_tiles_than_anybody_can_search_are_refused(slicedet, model, here):
+    edge = 2**31 - 1
+    (here / "endless.vrt").write_text(
+        f'<VRTDataset rasterXSize="{edge}" rasterYSize="{edge}"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    outcome = slicedet("predict", "endless.vrt", *model, "-o", "found.csv", "--slice", "64")
+    assert "tiles of 64 x 64 pixels are more than can be searched" in one_line(outcome)

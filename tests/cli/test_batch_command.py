@@ -65,6 +65,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(slicedet, photo
         ["in", "--shard", "3/2"],
         ["in", "--shard", "x"],
         ["in", "other"],
+        ["in", "--pattern", ""],
         ["in", "--collect", "--shard", "1/2"],
         ["in", "--collect", "--threshold", "0.9"],
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from slicedet.datasets.convert.samples import Labelled, Sample, images_below
 from slicedet.errors import InvalidDataset, NotGeoreferenced
 from slicedet.raster.georeference import transformer
 from slicedet.raster.scene import Scene
+from slicedet.raster.source import quiet
 
 SUFFIXES = (".geojson", ".json", ".gpkg", ".fgb", ".shp")
 _PROPERTIES = ("class", "category")
@@ -83,8 +83,7 @@ class Reader:
         try:
             # Tables without geometry, such as the layer_styles of QGIS, are no layers of features.
             for layer in [name for name, geometry in pyogrio.list_layers(path) if geometry is not None]:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Non closed ring", RuntimeWarning)
+                with quiet(RuntimeWarning):  # GDAL says that a ring was not closed.
                     meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer, force_2d=True)
                 # Rings that are not closed are common, and closed here.
                 shapes = shapely.from_wkb(geometry, on_invalid="fix")
