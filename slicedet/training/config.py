@@ -121,11 +121,14 @@ def _slice(value: Any) -> Any:
 @dataclass(frozen=True)
 class SourceConfig:
     """Annotated images. annotations: COCO JSON. images: their folder. weight: how often tiles are drawn from here,
-    relative to the other sources; whole images come once an epoch, whatever it is."""
+    relative to the other sources; whole images come once an epoch, whatever it is. false_alarms: the annotations are
+    what a detector found in images that hold nothing; tiles near them are background. Images without any are left
+    out."""
 
     annotations: Annotated[Path, _path]
     images: Annotated[Path, _path]
     weight: Annotated[float, _number(0, above=True)] = 1.0
+    false_alarms: Annotated[bool, _truth] = False
 
 
 @dataclass(frozen=True)
@@ -410,6 +413,10 @@ def _checked(values: dict[str, Any]) -> TrainingConfig:
             if role not in given and (role == "train" or annotations.is_file()):
                 given[role] = (SourceConfig(annotations, Path(str(folder)) / "images"),)
     config = _built(TrainingConfig, given, "")
+    for place, source in enumerate(config.val):
+        if source.false_alarms:
+            key = f"val[{place}].false_alarms"
+            raise _WrongValue(key, f"{key}: only for train; images without annotations do the same here")
     if config.epochs is not None and config.steps is not None:
         raise ValueError("epochs and steps are both given; choose one (--set epochs=null or --set steps=null)")
     if config.epochs is None and config.steps is None:

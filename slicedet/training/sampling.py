@@ -132,7 +132,7 @@ class Sampler:
     def _tile(self, rng: np.random.Generator, index: int, size: tuple[int, int]) -> Rectangle:
         config = self.config.tiles
         assert config is not None
-        boxes = self.images.objects(index)[0]
+        boxes = self.images.places(index)
         chosen = boxes[int(rng.integers(len(boxes)))] if len(boxes) else None
         if config.object_size is not None and chosen is not None:
             edge = float(np.sqrt((chosen[2] - chosen[0]) * (chosen[3] - chosen[1])))

@@ -33,11 +33,16 @@ class Categories:
 
     @classmethod
     def of(
-        cls, sources: Sequence[CocoDataset], gathered: Mapping[str, tuple[str, ...]] | None, ignored: Sequence[str]
+        cls,
+        datasets: Sequence[CocoDataset],
+        sources: Sequence[SourceConfig],
+        gathered: Mapping[str, tuple[str, ...]] | None,
+        ignored: Sequence[str],
     ) -> Categories:
-        """Those that a configuration states; without, the names in the annotations that are not ignored."""
+        """Those that a configuration states; without, the names in the annotations of objects that are not ignored."""
         if gathered is None:
-            names = dict.fromkeys(name for source in sources for name in source.categories if name not in ignored)
+            labelled = (each for each, source in zip(datasets, sources, strict=True) if not source.false_alarms)
+            names = dict.fromkeys(name for dataset in labelled for name in dataset.categories if name not in ignored)
             gathered = {name: (name,) for name in names}
         meaning = dict.fromkeys(ignored, NOT_TRAINED)
         meaning.update({name: index for index, members in enumerate(gathered.values()) for name in members})
@@ -80,19 +85,29 @@ class LabelledImages:
         self._paths: list[Path] = []
         self._records: list[ImageRecord] = []
         self._objects: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]] = []
+        self._places: list[NDArray[np.float32]] = []
         sizes: list[tuple[int, int]] = []
         weights: list[NDArray[np.float64]] = []
         for dataset, source in zip(datasets, sources, strict=True):
-            ids = categories.ids(dataset)
+            ids = np.empty(0, np.int64) if source.false_alarms else categories.ids(dataset)
+            before = len(self._paths)
             for index, image in enumerate(dataset.images):
-                self._paths.append(present(dataset, source.images, image))
+                path = present(dataset, source.images, image)
+                rows = dataset.of_image(index)
+                boxes = places = dataset.boxes[rows].astype(np.float32)
+                if source.false_alarms:
+                    if not len(places):
+                        continue
+                    boxes = boxes[:0]
+                labels = ids[rows]
+                wanted = labels != NOT_TRAINED
+                self._paths.append(path)
                 self._records.append(image)
                 sizes.append((image.width, image.height))
-                rows = dataset.of_image(index)
-                boxes, labels = dataset.boxes[rows].astype(np.float32), ids[rows]
-                wanted = labels != NOT_TRAINED
                 self._objects.append((boxes[wanted], labels[wanted], boxes[~wanted]))
-            weights.append(np.full(len(dataset.images), source.weight / len(dataset.images)))
+                self._places.append(places if source.false_alarms else boxes[wanted])
+            count = len(self._paths) - before
+            weights.append(np.full(count, source.weight / max(count, 1)))
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         self.weights = np.concatenate(weights) if weights else np.empty(0)
         self._left = cache_mb * 1_000_000
@@ -107,6 +122,10 @@ class LabelledImages:
     def objects(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """Boxes [N, 4] and labels [N] of an image, and its ignored boxes [M, 4], in its pixels."""
         return self._objects[index]
+
+    def places(self, index: int) -> NDArray[np.float32]:
+        """What tiles of an image are drawn near, boxes [N, 4] in its pixels: its objects, or what was taken for one."""
+        return self._places[index]
 
     def counts(self) -> NDArray[np.int64]:
         """Number of objects of each category, [categories]."""

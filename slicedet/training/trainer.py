@@ -106,7 +106,7 @@ class Trainer:
                 "choose another output"
             )
         datasets = read_all(config.train)
-        self.categories = Categories.of(datasets, config.categories, config.ignored)
+        self.categories = Categories.of(datasets, config.train, config.categories, config.ignored)
         self.model = _trained_model(config, self.categories.names)
         images = LabelledImages(datasets, config.train, self.categories, config.cache_mb)
         self.sampler = Sampler(images, config, config.sizes or (self.model.input.size[0],))

@@ -26,7 +26,7 @@ PLAIN = dict.fromkeys(("mosaic", "hue", "saturation", "contrast", "brightness", 
 def sampler_of(folder: Path, **changes: Any) -> Sampler:
     config: TrainingConfig = _checked(settings(folder, **changes))
     datasets = read_all(config.train)
-    categories = Categories.of(datasets, config.categories, config.ignored)
+    categories = Categories.of(datasets, config.train, config.categories, config.ignored)
     return Sampler(LabelledImages(datasets, config.train, categories, config.cache_mb), config, config.sizes or (64,))
 
 
@@ -198,13 +198,38 @@ def test_ignored_is_a_crowd_when_validating(tmp_path: Path) -> None:
     write_dataset(tmp_path, names=("car", "bus", "van"))
     config = _checked(settings(tmp_path, categories=["car", "van"], ignored=["bus"]))
     datasets = read_all([*config.train, *config.train])
-    whole = joined(datasets, Categories.of(datasets, config.categories, config.ignored))
+    whole = joined(datasets, Categories.of(datasets, [*config.train] * 2, config.categories, config.ignored))
     assert [image.id for image in whole.images] == [1, 2, 3, 4, 5, 6]
     assert whole.categories == ("car", "van")
     assert whole.crowd.sum() == 2 * 2 * 2
     assert (~whole.crowd).sum() == 2 * 4
     assert (np.diff(whole.image_indices) >= 0).all()
     np.testing.assert_array_equal(whole.boxes[whole.of_image(4)], whole.boxes[whole.of_image(1)])
+
+
+def test_false_alarms_are_background_that_tiles_lie_near(tmp_path: Path) -> None:
+    # What a detector found, in categories of its own, and an image where it found nothing.
+    write_dataset(tmp_path, images=1)
+    write_dataset(tmp_path, "roof", images=2, names=("thing",))
+    labelled = {"annotations": f"{tmp_path}/annotations/instance_train.json", "images": f"{tmp_path}/images"}
+    found = tmp_path / "annotations/instance_roof.json"
+    alarms = json.loads(found.read_text())
+    alarms["annotations"] = [{**alarms["annotations"][2], "bbox": [140, 20, 10, 10], "score": 0.9}]
+    found.write_text(json.dumps(alarms))
+    source = {"annotations": str(found), "images": f"{tmp_path}/images", "false_alarms": True}
+    tiles = {"scale": [1, 1], "near_objects": 1, "aspect": 1}
+    sampler = sampler_of(tmp_path, train=[labelled, {**source, "weight": 9}], tiles=tiles)
+    images = sampler.images
+    assert images.categories.names == ("car",)
+    np.testing.assert_allclose(images.weights, [1, 9])
+    assert [len(part) for part in images.objects(1)] == [0, 0, 0]
+    np.testing.assert_array_equal(images.places(1), [[140, 20, 150, 30]])
+    np.testing.assert_array_equal(images.places(0), images.objects(0)[0])
+    for seed in range(20):
+        x1, y1, x2, y2 = sampler._tile(np.random.default_rng(seed), 1, (64, 64))
+        assert (x1 <= 145 <= x2, y1 <= 25 <= y2) == (True, True)
+    with pytest.raises(ValueError, match=r"val\[0\].false_alarms: only for train"):
+        _checked(settings(tmp_path, val=[source]))
 
 
 def test_no_object_to_learn(tmp_path: Path) -> None:
