@@ -6,7 +6,7 @@ start or after its first tile; then the same command goes on. At the end all fil
 with those of an unbroken run. What was run twice is counted in tiles: those answered by the network, less those in rows
 that were kept. The last part tells the memory and the open files of the process while it works.
 
-    python benchmarks/crash.py --kills 20 --photos 8 --edge 4000 --small 10000
+    python -m benchmarks.crash --kills 20 --photos 8 --edge 4000 --small 10000
 
 Needs Linux, and the shared folder of photos beside the project, or SLICEDET_SHARED.
 """
@@ -141,7 +141,7 @@ def kept(output: Path) -> Kept:
 
 def start(kind: str, source: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
     """A run in a process group of its own."""
-    command = [sys.executable, __file__, "--work", kind, str(source), str(output), str(log)]
+    command = [sys.executable, "-m", "benchmarks.crash", "--work", kind, str(source), str(output), str(log)]
     return subprocess.Popen(command, start_new_session=True)
 
 

@@ -1,6 +1,6 @@
 """How well the engines agree on exported folders, and how long they take for a tile.
 
-    python benchmarks/engines.py [--tiles 4] [--rounds 3] [--input-size 640] [MODEL ...]
+    python -m benchmarks.engines [--tiles 4] [--rounds 3] [--input-size 640] [MODEL ...]
 
 Each model gets weights made by a rule, the same on every machine, and is exported as a folder of Paddle's. Every engine
 runs it as `slicedet predict -m FOLDER` does: one tile at a time, and all at once. Boxes of one class and IoU 0.9 are
@@ -44,7 +44,7 @@ def filled(name: str) -> Any:
 
     network = networks.build(name)
     state = network.state_dict()
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in state.items():
         if "proj" in key and "head" in key:  # The bins.
             continue

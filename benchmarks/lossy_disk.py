@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traced import FOLDER, QUOTED, Call, Place, answer, modified, spelled, unspelled
+from benchmarks.traced import FOLDER, QUOTED, Call, Place, answer, modified, spelled, unspelled
 
 PAGE = 4096
 

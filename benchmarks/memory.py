@@ -1,6 +1,6 @@
 """Peak memory of searching very large GeoTIFFs with a detector that costs nothing and finds millions of objects.
 
-    python benchmarks/memory.py [--quick] [--detections 5000000] [--folder DIR]
+    python -m benchmarks.memory [--quick] [--detections 5000000] [--folder DIR]
 
 The files are sparse: a block in 64 holds pixels, the others are read as zeros, which are data like any other, so every
 tile is run. Objects stand on a lattice, so that neighbouring tiles see those in their overlap at the same place and

@@ -3,7 +3,7 @@
 The boxes are 20 px, four of each object, moved by up to 1 px, in a frame of 20000 x 20000; each measurement runs in a
 process of its own, which first makes all its objects, so that only the merging counts.
 
-    python benchmarks/merge.py --boxes 100000 --boxes 300000
+    python -m benchmarks.merge --boxes 100000 --boxes 300000
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def sahi(method: str, metric: str, count: int) -> Measured:
     from sahi.postprocess.combine import GreedyNMMPostprocess, NMMPostprocess, NMSPostprocess
     from sahi.prediction import ObjectPrediction
 
-    kind = {"nms": NMSPostprocess, "nmm": NMMPostprocess, "greedy-nmm": GreedyNMMPostprocess}[method]
+    kind: Any = {"nms": NMSPostprocess, "nmm": NMMPostprocess, "greedy-nmm": GreedyNMMPostprocess}[method]
     postprocess = kind(match_threshold=0.5, match_metric=metric.upper(), class_agnostic=False)
 
     def objects(found: Detections) -> list[ObjectPrediction]:

@@ -3,7 +3,7 @@
 Vehicles count as one class. Raw detections are collected once per tile size; with `--threshold` weak ones are dropped
 before merging. Needs the shared folder beside the project, or SLICEDET_SHARED.
 
-    python benchmarks/merge_real.py --slice 416 --slice 320
+    python -m benchmarks.merge_real --slice 416 --slice 320
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the pictures of docs/merging.md: the rule of agreement, and what each way of merging makes of a small scene.
 
-python benchmarks/merging_pictures.py
+python -m benchmarks.merging_pictures
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from oracle import RULES, Sight, Truth, judge, observe
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.oracle import RULES, Sight, Truth, judge, observe
 from slicedet.merging import MergeRule
 from slicedet.tiling import TileGrid
 

@@ -3,7 +3,7 @@
 Every tile reports the truth clipped to itself, its edges moved by up to half a pixel. What is missing or left over
 after merging is the merging's fault alone. `--miss`, `--jitter` and `--cut-error` make the detector imperfect.
 
-    python benchmarks/oracle.py --slice 640 --overlap 0.25
+    python -m benchmarks.oracle --slice 640 --overlap 0.25
 """
 
 from __future__ import annotations

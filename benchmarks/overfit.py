@@ -1,6 +1,6 @@
 """Whether training works: each family of networks learns eight real tiles by heart.
 
-    python benchmarks/overfit.py SHARED/data/aerial_vehicles \\
+    python -m benchmarks.overfit SHARED/data/aerial_vehicles \\
         --pretrained picodet_s_320_coco=SHARED/models/picodet_s_320_coco.onnx
 
 Prints the average precision on the same eight tiles; AP50 is to be above 0.9, else the exit code is 1. PicoDet's first
@@ -40,7 +40,10 @@ def write_tiles(data: Path, folder: Path, size: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, index in enumerate(np.linspace(0, len(dataset.images) - 1, IMAGES).astype(int), 1):
-        photo = cv2.imread(str(data / "images" / dataset.images[index].file_name))
+        path = data / "images" / dataset.images[index].file_name
+        photo = cv2.imread(str(path))
+        if photo is None:
+            raise SystemExit(f"{path}: cannot be read")
         boxes = dataset.boxes[dataset.of_image(index)]
         middle = np.array([photo.shape[1], photo.shape[0]]) / 2
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -1,6 +1,6 @@
 """What a tile costs besides the network: a detector that returns 20 boxes and costs nothing, at 400 and 40,000 tiles.
 
-    python benchmarks/overhead.py [--quick] [--rounds 3] [--folder DIR]
+    python -m benchmarks.overhead [--quick] [--rounds 3] [--folder DIR]
 
 The files are the sparse ones of memory.py. The rest is the time of `predict` less that of reading the same windows in
 the same order with rasterio alone, in one thread. Merging is timed on its own, on all that the tiles saw at once.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from memory import Free, machine, sparse
 from rasterio.windows import Window
 
 import slicedet
+from benchmarks.memory import Free, machine, sparse
 from slicedet.detections import Detections
 from slicedet.merging import MergeRule
 from slicedet.raster.source import CACHE_BYTES

@@ -7,7 +7,7 @@ synced is kept or lost, name by name and page by page. What is left is laid out 
 image that it calls done may be missing or broken, and the same command goes on. At the end all files but the records of
 runs are compared with those of an unbroken run, and tiles that were kept must not be run again.
 
-    python benchmarks/power_loss.py --cuts 100
+    python -m benchmarks.power_loss --cuts 100
 
 What is kept of the unsynced: nothing; all; names but no data, once with empty files and once with zeros; data but no
 names; and seeded random parts. `--journalled` takes a kinder disk, whose names come back in order, and with any fsync,
@@ -41,11 +41,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from affine import Affine
-from crash import kept, size
-from lossy_disk import ALL, FATES, Disk, File, Tree, lay_out, random_fate, taken
-from traced import Call, Place, trace
 
 import slicedet
+from benchmarks.crash import kept, size
+from benchmarks.lossy_disk import ALL, FATES, Disk, File, Tree, lay_out, random_fate, taken
+from benchmarks.traced import Call, Place, trace
 from slicedet.batch import Batch, Shard, collect
 from slicedet.datasets.slicing import SliceSettings, slice_dataset
 from slicedet.errors import OutputError
@@ -275,7 +275,7 @@ def record(kind: Kind, folder: Path, start: Tree | None = None) -> Recording:
         assert forked(lambda: kind.before(place, Dots(0, place.log)), folder / "said") == 0
     before, spared = taken(place.disk), kept(place.results).tiles
     place.log.unlink(missing_ok=True)
-    calls = trace([sys.executable, __file__, "--work", kind.name, str(folder)], place)
+    calls = trace([sys.executable, "-m", "benchmarks.power_loss", "--work", kind.name, str(folder)], place)
     final, answered = taken(place.disk), size(place.log)
     recording = Recording(kind, place, before, calls, final, answered + (spared if kind.spares else 0))
     disk = recording.disk()

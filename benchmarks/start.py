@@ -1,6 +1,6 @@
 """How soon slicedet answers: from the start of a process to its help, and to the first tile that the default model saw.
 
-    python benchmarks/start.py [--quick] [--rounds 15]
+    python -m benchmarks.start [--quick] [--rounds 15]
 
 The benchmark starts processes one after the other, in rounds, and notes when their lines arrive; files are in the
 operating system's cache by then. The scene is painted and the model comes with slicedet, nothing is downloaded.
@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory import machine
-
+from benchmarks.memory import machine
 from slicedet.datasets.synthetic import SceneSettings, write_scene
 
 FIRST_TILE = """

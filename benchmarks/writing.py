@@ -3,7 +3,7 @@
 Boxes of about 20 px lie all over a scene of 100000 x 100000 pixels that has no content; each format is written by a
 process of its own, which first writes a few boxes, so that only the writing counts.
 
-    python benchmarks/writing.py --rows 2000000
+    python -m benchmarks.writing --rows 2000000
 
 Overlays as GeoTIFF have 10 gigapixels, whatever is drawn on them; they are written only when asked for by name.
 """

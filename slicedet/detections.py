@@ -29,15 +29,14 @@ class Detections:
     category_ids: NDArray[np.int32]
     tiles: NDArray[np.float32] | None = None
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        boxes = np.asarray(self.boxes, np.float32)
-        put(self, "boxes", boxes.reshape(0, 4) if boxes.size == 0 else boxes)
-        put(self, "scores", np.asarray(self.scores, np.float32))
-        put(self, "category_ids", np.asarray(self.category_ids, np.int32))
-        if self.tiles is not None:
-            tiles = np.asarray(self.tiles, np.float32)
-            put(self, "tiles", tiles.reshape(0, 4) if tiles.size == 0 else tiles)
+    def __init__(
+        self, boxes: ArrayLike, scores: ArrayLike, category_ids: ArrayLike, tiles: ArrayLike | None = None
+    ) -> None:
+        put = object.__setattr__  # Frozen.
+        put(self, "boxes", _rectangles(boxes))
+        put(self, "scores", np.asarray(scores, np.float32))
+        put(self, "category_ids", np.asarray(category_ids, np.int32))
+        put(self, "tiles", None if tiles is None else _rectangles(tiles))
         count = len(self.scores)
         shapes = {"boxes": (count, 4), "scores": (count,), "category_ids": (count,), "tiles": (count, 4)}
         for name, values in self._arrays():
@@ -86,3 +85,8 @@ class Detections:
             values = getattr(self, field.name)
             if values is not None:
                 yield field.name, values
+
+
+def _rectangles(values: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(values, np.float32)
+    return array.reshape(0, 4) if array.size == 0 else array

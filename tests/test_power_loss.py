@@ -10,14 +10,15 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def power_loss(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The program that cuts the power; tests that need it are skipped where runs cannot be traced."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    program = importlib.import_module("power_loss")
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # For what it starts.
+    program = importlib.import_module("benchmarks.power_loss")
     if reason := program.unable():
         pytest.skip(reason)
     return program
@@ -87,7 +88,7 @@ def test_no_part_of_the_results_is_there_without_what_says_whose_it_is(power_los
 
 
 def test_runs_go_on_after_power_cuts(power_loss):
-    program = [sys.executable, power_loss.__file__, "--only", "batch", "--once", "--cuts", "2", "--random", "1"]
+    program = [sys.executable, "-m", power_loss.__name__, "--only", "batch", "--once", "--cuts", "2", "--random", "1"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| random parts | 2 | 0 | " in done.stdout

@@ -152,6 +152,9 @@ def print_table(
     def ours(engine: Engine, files: Files) -> float:
         return times(files, str(engine))
 
+    def alone(engine: Engine, files: Files) -> str:
+        return f"{times(files, f'alone {engine}'):.2f} s"
+
     row("ratio (time)", lambda files: files.name)
     print("|---|" + "---|" * len(counts))
     for engine in engines:
@@ -162,7 +165,7 @@ def print_table(
     if with_paddlex:
         ratio(f"PaddleX, tiles alone / slicedet, {F32}", "PaddleX", partial(ours, F32))
     for engine in engines:
-        row(f"network alone, {engine}", lambda files, engine=engine: f"{times(files, f'alone {engine}'):.2f} s")
+        row(f"network alone, {engine}", partial(alone, engine))
     row("bare read", lambda files: f"{times(files, 'read'):.2f} s")
     row("rounds apart", lambda files: f"± {times.apart(files):.0%}")
     row("tiles", lambda files: f"{counts[files]:,}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.scenes import SHARED, Pixels
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import above, candidates, suppressed
+from slicedet.detectors.decoding import candidates, just_above, suppressed
 from slicedet.models import cache, catalogue
 from slicedet.models.config import ModelConfig
 
@@ -160,7 +160,7 @@ def _taking_pixels(network: Network) -> bytes:
 def decoded(config: ModelConfig, outputs: Outputs, threshold: float) -> Detections:
     """The boxes of one tile, in pixels of the network's input."""
     assert config.nms is not None  # Neither network has suppression inside.
-    return suppressed(candidates(config, outputs, max(threshold, above(config.nms.score_threshold))), config.nms)
+    return suppressed(candidates(config, outputs, max(threshold, just_above(config.nms.score_threshold))), config.nms)
 
 
 def has_bf16() -> bool:

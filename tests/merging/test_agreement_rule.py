@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from slicedet.tiling import TileGrid
 RULE = MergeRule("agreement")
 FRAME = (1000, 700)
 LEFT, RIGHT, WHOLE = [0, 0, 600, 700], [400, 0, 1000, 700], [0, 0, 1000, 700]
-ORACLE = Path(__file__).parents[2] / "benchmarks" / "oracle.py"
+ROOT = Path(__file__).parents[2]
 
 
 def noisy(seed: int, tile: int = 300, objects: int = 25, whole: bool = True) -> Detections:
@@ -167,12 +167,10 @@ def test_one_tile_alone_keeps_what_it_said() -> None:
     assert as_rows(RULE.apply(found, FRAME)) == as_rows(MergeRule("nms", "iou").apply(found))
 
 
-@pytest.mark.skipif(not ORACLE.is_file(), reason="needs the benchmarks folder of the project")
 @pytest.mark.parametrize(("tile", "overlap"), [(640, 0.25), (640, 0.1)])
-def test_the_perfect_detector_loses_nothing(tile: int, overlap: float) -> None:
-    spec = importlib.util.spec_from_file_location("oracle", ORACLE)
-    oracle = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(oracle)
+def test_the_perfect_detector_loses_nothing(tile: int, overlap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    oracle = importlib.import_module("benchmarks.oracle")
     truth = oracle.scene(tile, overlap, seed=7)
     grid = TileGrid.cover(oracle.SIZE, oracle.SIZE, tile, overlap)
     raw = oracle.observe(truth, grid, oracle.Sight(), seed=7)
