@@ -22,8 +22,8 @@ import numpy as np
 
 from slicedet import load_detector
 from slicedet.bench import Agreement
+from slicedet.export import ExportSettings, export_network
 from slicedet.models import catalogue
-from slicedet.models.export import ExportSettings, export_network
 
 MODELS = (
     "picodet_s_320_coco",

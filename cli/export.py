@@ -48,8 +48,8 @@ def export(
     a Paddle model. What is written is run and compared with the network before it takes its place.
     """
     from slicedet.errors import InvalidSetting
-    from slicedet.models.export import ExportSettings
-    from slicedet.models.export import export as write
+    from slicedet.export import ExportSettings
+    from slicedet.export import export as write
 
     try:
         settings = ExportSettings(kind, input_size, nms)

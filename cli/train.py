@@ -32,8 +32,8 @@ def train(config: str, changes: tuple[str, ...], resume: bool, overwrite: bool, 
         raise click.UsageError("--resume goes on with a training, --overwrite begins anew: choose one")
     import warnings
 
-    from slicedet.detectors.paddle import import_paddle
     from slicedet.errors import InvalidSetting, SlicedetWarning
+    from slicedet.paddle_import import import_paddle
     from slicedet.training import config as configuration
     from slicedet.training import report
     from slicedet.training.checkpoint import FILE_NAME

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.scenes import SHARED, Pixels
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import candidates, just_above, suppressed
 from slicedet.models import cache, catalogue
 from slicedet.models.config import ModelConfig
+from slicedet.models.decoding import candidates, just_above, suppressed
 
 PICODET, YOLOE = "picodet_s_416_coco", "ppyoloe_plus_sod_crn_s_80e_visdrone"
 SLICES = {PICODET: 416, YOLOE: 640}
@@ -69,7 +69,7 @@ def _export(name: str, weights: Path | None, folder: Path, format: str) -> None:
     """Writes the network with the weights of an ONNX file, or with those made by a rule."""
     from benchmarks.engines import filled
     from slicedet import networks
-    from slicedet.models.export import ExportSettings, export_network
+    from slicedet.export import ExportSettings, export_network
     from slicedet.training.pretrained import load_pretrained
 
     if weights is None:

@@ -232,6 +232,6 @@ def _default_device(engine: str) -> str:
         version("paddlepaddle-gpu")
     except PackageNotFoundError:
         return "cpu"
-    from slicedet.detectors.paddle import import_paddle
+    from slicedet.paddle_import import import_paddle
 
     return "gpu:0" if import_paddle().device.cuda.device_count() else "cpu"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicedet.detectors.decoding import just_above
 from slicedet.errors import InvalidSetting
+from slicedet.models.decoding import just_above
 
 Threshold = float | Mapping[int, float]
 

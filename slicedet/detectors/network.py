@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import decoded, expected_outputs, sees_turned
 from slicedet.errors import InvalidDetections, ModelMismatch
 from slicedet.models.config import InputConfig, ModelConfig
+from slicedet.models.decoding import decoded, expected_outputs, sees_turned
 
 Image = NDArray[np.uint8]
 Outputs = list[NDArray[np.float32]]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +20,10 @@ from slicedet.detectors.network import (
     in_background,
     normalised,
 )
-from slicedet.errors import InvalidSetting, MissingDependency, ModelMismatch
+from slicedet.errors import InvalidSetting, ModelMismatch
 from slicedet.models.paddle_folder import PaddleModel
 from slicedet.models.program import refuse_reaching_out
+from slicedet.paddle_import import import_paddle
 
 _INPUTS = ("image", "scale_factor", "im_shape")
 
@@ -139,25 +136,6 @@ def _outputs(predictor: Any, values: Mapping[str, NDArray[Any]], program: Path) 
     except Exception as error:  # Whatever the program raises.
         raise ModelMismatch(f"{program}: Paddle cannot run it ({_last_line(error)})") from error
     return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
-
-
-def import_paddle() -> Any:
-    """The paddle package, whose import warns of compilers nobody needs here, and whose C++ of what it does not do."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    first = "paddle" not in sys.modules
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import paddle
-            import paddle.inference
-    except ImportError as error:
-        raise MissingDependency("Paddle models need: pip install paddlepaddle") from error
-    if first:
-        # Its own answer to SIGTERM is a stack of C++, whatever Python was to do.
-        paddle.disable_signal_handler()
-        with suppress(ValueError):  # Not the main thread, which alone may do this.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
-    return paddle
 
 
 def _choose_device(options: Any, device: str) -> None:

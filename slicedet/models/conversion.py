@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from slicedet.errors import InvalidDetections, MissingDependency, ModelMismatch
 from slicedet.models import cache
 from slicedet.models.config import ModelConfig
+from slicedet.models.decoding import candidates
 from slicedet.models.paddle_folder import PaddleModel
 from slicedet.models.program import Program, mend_for_conversion, well_formed
 
@@ -112,8 +113,6 @@ def compare(
 
     Raises ConversionFailed where they are too large to trust what gave the second.
     """
-    from slicedet.detectors.decoding import candidates
-
     for a, b in zip(wanted, given, strict=True):
         if a.shape != b.shape:
             raise ConversionFailed(f"{source}: once converted it gives {list(b.shape)}, Paddle {list(a.shape)}")

@@ -12,6 +12,7 @@ from slicedet.models.config import InputConfig, ModelConfig, OutputConfig
 from slicedet.models.paddle_folder import PaddleModel
 from slicedet.models.pdparams import load_pdparams
 from slicedet.models.program import Program
+from slicedet.paddle_import import import_paddle
 
 if TYPE_CHECKING:
     from paddle.nn import Layer
@@ -39,7 +40,7 @@ def built(config: ModelConfig, weights: Path) -> Network:
     """
     assert config.network is not None  # Said by `exported`.
     values: dict[str, Any] = load_pdparams(weights)
-    _quiet_paddle()
+    import_paddle()
     from slicedet import networks
 
     try:
@@ -63,7 +64,7 @@ def built(config: ModelConfig, weights: Path) -> Network:
 def save(network: Network, config: ModelConfig, folder: Path) -> PaddleModel:
     """Writes the network as a program for images of the configuration's size, in batches of any, without
     suppression."""
-    _quiet_paddle()
+    import_paddle()
     from slicedet.models import deployment
 
     save_layer(deployment.reparameterised(network), config.input, folder / "model")
@@ -89,12 +90,6 @@ def save_layer(layer: Layer, source: InputConfig, stem: Path, scale_factor: bool
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         paddle.jit.save(paddle.jit.to_static(layer, specs, full_graph=True), str(stem))
-
-
-def _quiet_paddle() -> None:
-    from slicedet.detectors.paddle import import_paddle
-
-    import_paddle()
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

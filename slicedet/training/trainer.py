@@ -16,9 +16,9 @@ import paddle
 import yaml
 from paddle import Tensor
 
-from slicedet import networks
+from slicedet import export, networks
 from slicedet.errors import InvalidConfig, InvalidSetting, InvalidTraining, OutputError
-from slicedet.models import catalogue, export
+from slicedet.models import catalogue
 from slicedet.models import config as model_config
 from slicedet.models.config import ModelConfig, OutputConfig
 from slicedet.models.pdparams import load_pdparams

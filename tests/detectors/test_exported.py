@@ -16,8 +16,8 @@ paddle = pytest.importorskip("paddle")
 from paddle_folders import lively  # noqa: E402
 
 from slicedet import Detections, load_detector  # noqa: E402
+from slicedet.export import ExportSettings, export_network  # noqa: E402
 from slicedet.models import catalogue, conversion  # noqa: E402
-from slicedet.models.export import ExportSettings, export_network  # noqa: E402
 
 SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"
 PICODET = "picodet_s_320_coco_lcnet"

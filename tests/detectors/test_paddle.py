@@ -24,7 +24,6 @@ import paddle_folders  # noqa: E402
 from paddle_folders import infer_cfg, lively, make, make_raw_heads, suppression  # noqa: E402
 
 from slicedet import Detections, load_detector  # noqa: E402
-from slicedet.detectors.decoding import candidates, just_above, suppressed  # noqa: E402
 from slicedet.detectors.network import normalised  # noqa: E402
 from slicedet.errors import (  # noqa: E402
     CorruptFile,
@@ -39,6 +38,7 @@ from slicedet.errors import (  # noqa: E402
 )
 from slicedet.models import catalogue, conversion  # noqa: E402
 from slicedet.models.config import ModelConfig, NmsConfig, OutputConfig  # noqa: E402
+from slicedet.models.decoding import candidates, just_above, suppressed  # noqa: E402
 
 PICODET = "picodet_xs_320_coco_lcnet"
 SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"

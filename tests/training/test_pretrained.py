@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 paddle = pytest.importorskip("paddle")
 
 from slicedet import load_detector, networks  # noqa: E402
-from slicedet.detectors.decoding import candidates, suppressed  # noqa: E402
 from slicedet.errors import CorruptFile, InvalidTraining, MissingWeights, ModelMismatch  # noqa: E402
 from slicedet.models import catalogue  # noqa: E402
+from slicedet.models.decoding import candidates, suppressed  # noqa: E402
 from slicedet.models.network_folder import exported  # noqa: E402
 from slicedet.training.averaging import MovingAverage  # noqa: E402
 from slicedet.training.frozen import freeze, freeze_norms  # noqa: E402

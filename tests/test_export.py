@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 paddle = pytest.importorskip("paddle")
-sys.path.append(str(Path(__file__).parents[1] / "detectors"))
+sys.path.append(str(Path(__file__).parent / "detectors"))
 
 from paddle_folders import lively, make, suppression  # noqa: E402
 
 from slicedet.errors import InvalidSetting, MissingWeights, ModelMismatch, OutputError  # noqa: E402
+from slicedet.export import Export, ExportSettings, export, export_network  # noqa: E402
 from slicedet.models import catalogue, conversion, deployment  # noqa: E402
-from slicedet.models.export import Export, ExportSettings, export, export_network  # noqa: E402
 from slicedet.networks.layers import RepConv  # noqa: E402
 
 PICODET = "picodet_xs_320_coco_lcnet"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicedet.detections import Detections
-from slicedet.detectors.decoding import candidates, decoded, expected_outputs, suppressed
 from slicedet.models.config import InputConfig, ModelConfig, NmsConfig, OutputConfig
+from slicedet.models.decoding import candidates, decoded, expected_outputs, suppressed
 
 CATEGORIES = ("car", "truck", "bus")
 
