@@ -140,12 +140,12 @@ class Manifest:
         with self._telling():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
-                self.is_new = self._prepare()
+                self._prepare()
             except BaseException:
                 self._db.close()
                 raise
 
-    def _prepare(self) -> bool:
+    def _prepare(self) -> None:
         # Alone on the file, SQLite needs no shared memory, which network file systems do not have.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         ((application,),) = self._db.execute("PRAGMA application_id")
@@ -163,7 +163,6 @@ class Manifest:
         ((verdict,),) = self._db.execute("PRAGMA quick_check(1)")
         if verdict != "ok":
             raise self._damaged(" ".join(str(verdict).split()))
-        return is_new
 
     def close(self) -> None:
         """Writes all to the disk and lets go of the file."""

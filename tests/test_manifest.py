@@ -64,7 +64,6 @@ def test_bytes_are_little_endian():
 
 
 def test_an_image_goes_from_waiting_to_done(manifest, tmp_path):
-    assert manifest.is_new
     assert [(entry.name, entry.position, entry.state) for entry in manifest.entries()] == [
         ("a.tif", 0, WAITING),
         ("b.tif", 1, WAITING),
@@ -99,7 +98,6 @@ def test_all_is_there_after_opening_again(tmp_path):
         manifest.found("b.tif", (9, 9), detections(2), {})
         before = list(manifest.entries())
     with Manifest(path) as manifest:
-        assert not manifest.is_new
         assert list(manifest.entries()) == before
         assert manifest.fact("conditions") == {"b": [1, 2.5, None], "a": "x"}
         assert manifest.fact("nothing") is None

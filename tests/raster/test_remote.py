@@ -194,6 +194,23 @@ def test_trouble_in_reading_that_passes(behaviour: str | int, server: Server, pi
         assert np.array_equal(np.moveaxis(scene.read((0, 0, 50, 50)), -1, 0), pixels[:, :50, :50])
 
 
+def test_buckets(server: Server, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = {"AWS_S3_ENDPOINT": server.url.split("/")[2], "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    for name, value in {**settings, "HOME": str(tmp_path), "CPL_AWS_AUTODETECT_EC2": "NO"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UnreadableImage, match=r"^s3://bucket/far.tif: cannot be opened \(.*AWS_NO_SIGN_REQUEST"):
+        Scene("s3://bucket/far.tif")
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    with Scene("s3://bucket/far.tif") as scene:
+        server.fail("hang up", times=2)
+        assert np.array_equal(seen(scene), expected(pixels))
+    server.fail(403)
+    with pytest.raises(UnreadableImage, match=r"^s3://bucket/other.tif: .*: the server answered HTTP 403"):
+        Scene("s3://bucket/other.tif")
+
+
 def test_trouble_behind_a_local_file_that_passes(server: Server, pixels: np.ndarray, tmp_path: Path) -> None:
     with Scene(vrt_of(server, tmp_path / "near.vrt")) as scene:
         for behaviour in ("hang up", 503):
