@@ -90,24 +90,18 @@ class LabelledImages:
         weights: list[NDArray[np.float64]] = []
         for dataset, source in zip(datasets, sources, strict=True):
             ids = np.empty(0, np.int64) if source.false_alarms else categories.ids(dataset)
-            before = len(self._paths)
-            for index, image in enumerate(dataset.images):
-                path = present(dataset, source.images, image)
-                rows = dataset.of_image(index)
-                boxes = places = dataset.boxes[rows].astype(np.float32)
-                if source.false_alarms:
-                    if not len(places):
-                        continue
-                    boxes = boxes[:0]
-                labels = ids[rows]
-                wanted = labels != NOT_TRAINED
-                self._paths.append(path)
+            used = np.unique(dataset.image_indices) if source.false_alarms else range(len(dataset.images))
+            for index in used:
+                image, rows = dataset.images[index], dataset.of_image(index)
+                self._paths.append(present(dataset, source.images, image))
                 self._records.append(image)
                 sizes.append((image.width, image.height))
+                places, labels = dataset.boxes[rows].astype(np.float32), ids[rows]
+                boxes = places[: len(labels)]  # False alarms have no label: they are no objects.
+                wanted = labels != NOT_TRAINED
                 self._objects.append((boxes[wanted], labels[wanted], boxes[~wanted]))
                 self._places.append(places if source.false_alarms else boxes[wanted])
-            count = len(self._paths) - before
-            weights.append(np.full(count, source.weight / max(count, 1)))
+            weights.append(np.full(len(used), source.weight / max(len(used), 1)))
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         self.weights = np.concatenate(weights) if weights else np.empty(0)
         self._left = cache_mb * 1_000_000
