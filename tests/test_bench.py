@@ -92,9 +92,9 @@ def test_what_bench_chose_is_what_auto_runs(home: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle")
     steps: list[tuple[int, int]] = []
-    made = bench("aerial-vehicles", tiles=2, progress=lambda done, total: steps.append((done, total)))
+    made = bench("aerial-vehicles-fast", tiles=2, progress=lambda done, total: steps.append((done, total)))
     assert (made.tiles, made.tile_size, made.source) == (2, (272, 272), "painted scene")
-    assert made.threshold == find("aerial-vehicles").threshold
+    assert made.threshold == find("aerial-vehicles-fast").threshold
     assert (made.left_out, made.stored.parent) == ({}, home / "bench")
     assert made.detections > 0
     reference = made.timings[0]
@@ -111,7 +111,7 @@ def test_what_bench_chose_is_what_auto_runs(home: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for engine, way in made.chosen.items():
-            said = slicedet.load_detector("aerial-vehicles", engine=engine, precision="auto").provenance
+            said = slicedet.load_detector("aerial-vehicles-fast", engine=engine, precision="auto").provenance
             assert (said["engine"], said["precision"]) == (way.engine, way.precision)
             assert way.streams in (None, said.get("streams"))
 

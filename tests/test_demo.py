@@ -88,7 +88,7 @@ def test_no_vehicle_in_a_forest(detector: Any, shared: Path) -> None:
 def test_real_vehicles_from_above(shared: Path) -> None:
     data = shared / "data" / "aerial_vehicles"
     dataset = coco.read(data / "annotations" / "instance_val.json")
-    detector = slicedet.load_detector(DEFAULT_MODEL, threshold=0.01)
+    detector = slicedet.load_detector(f"{DEFAULT_MODEL}-fast", threshold=0.01)  # One look, in half the time.
     found = [slicedet.predict(data / "images" / image.file_name, detector).detections for image in dataset.images]
     report = average_precision(dataset, found, detector.categories, CLASSES)
     assert report.ap50 >= 0.98

@@ -63,10 +63,23 @@ def assert_same(given: list[np.ndarray], expected: list[np.ndarray]) -> None:
         np.testing.assert_allclose(output, value, atol=1e-3 * np.ptp(value))
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Export]:
+    """A folder of each family, one of them of a size that is not square and with names of its own."""
+    parent = tmp_path_factory.mktemp("exports")
+    sod = replace(catalogue.find(SOD), name="my vehicles", gsd=0.1)
+    return {
+        SOD: export_network(lively(SOD), sod, parent / "sod", ExportSettings(input_size="352x320")),
+        PICODET: written(PICODET, parent / "pico", input_size="dynamic"),
+    }
+
+
 @pytest.mark.parametrize(("name", "stem"), [(PICODET, "model"), (SOD, "inference")])
-def test_a_paddle_folder_answers_in_original_pixels_as_the_official_ones(name: str, stem: str, tmp_path: Path) -> None:
-    made = written(name, tmp_path / "made", input_size=256)
-    pixels, factor = batch(2, 256, 256), np.array([[0.5, 0.8], [2, 1]], "float32")
+def test_a_paddle_folder_answers_in_original_pixels_as_the_official_ones(
+    name: str, stem: str, exports: dict[str, Export]
+) -> None:
+    made = exports[name]
+    pixels, factor = batch(2, 320, 352), np.array([[0.5, 0.8], [2, 1]], "float32")
     # PP-YOLOE's graphs normalise, PicoDet's are given normalised pixels.
     image = pixels if name == SOD else normalised(pixels, name)
     rows, counts = by_paddle(made.folder, stem, image=image, scale_factor=factor)
@@ -83,9 +96,8 @@ def test_a_paddle_folder_answers_in_original_pixels_as_the_official_ones(name: s
     np.testing.assert_allclose(rows[order], expected.numpy()[wanted_order], atol=0.05)
 
 
-def test_what_the_yaml_of_a_folder_says(tmp_path: Path) -> None:
-    sod = replace(catalogue.find(SOD), name="my vehicles", gsd=0.1)
-    made = export_network(lively(SOD), sod, tmp_path / "sod", ExportSettings(input_size="352x320"))
+def test_what_the_yaml_of_a_folder_says(exports: dict[str, Export]) -> None:
+    made = exports[SOD]
     texts = [(made.folder / name).read_text() for name in ("infer_cfg.yml", "inference.yml")]
     assert texts[0] == texts[1]
     content = yaml.safe_load(texts[0])
@@ -94,9 +106,7 @@ def test_what_the_yaml_of_a_folder_says(tmp_path: Path) -> None:
     assert [step["type"] for step in content["Preprocess"]] == ["Resize", "Permute"]
     assert content["Preprocess"][0] == {"type": "Resize", "interp": 2, "keep_ratio": False, "target_size": [320, 352]}
     assert (made.config.name, made.config.gsd, made.config.input.size) == ("my vehicles", 0.1, (352, 320))
-    content = yaml.safe_load(
-        (written(PICODET, tmp_path / "pico", input_size="dynamic").folder / "inference.yml").read_text()
-    )
+    content = yaml.safe_load((exports[PICODET].folder / "inference.yml").read_text())
     assert content["Global"] == {"model_name": "PicoDet-XS"}
     assert (content["arch"], content["use_dynamic_shape"]) == ("GFL", True)
     assert [step["type"] for step in content["Preprocess"]] == ["Resize", "NormalizeImage", "Permute"]

@@ -100,8 +100,8 @@ def _network(
         return _engine(choice, path, config, device)
 
     config, path = _located(model, weights, choice.engine, size)
-    if config is None:
-        return from_folder(path, choice, device, threshold, onnx_engine, size)
+    if config is None or path.is_dir():
+        return from_folder(path, config, choice, device, threshold, onnx_engine, size)
     if path.suffix == ".pdparams":
         return from_pdparams(config, path, choice, device, threshold, onnx_engine, size)
     if choice.engine == "paddle":
@@ -115,7 +115,8 @@ def _network(
 def _located(
     model: str, weights: str | Path | None, engine: str, size: tuple[int, int] | None
 ) -> tuple[ModelConfig | None, Path]:
-    """The configuration of a model and its weights for an engine; None and the folder, where that is both."""
+    """The configuration of a model and its weights for an engine; None and the folder, where that is both. With a
+    folder that the configuration itself names, both hold."""
     if Path(model).is_dir() and not catalogue.knows(model):
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
@@ -128,10 +129,11 @@ def _located(
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )
+    own = path == config.weights
     if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
         path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
     if path.is_dir():
-        return None, path
+        return (config if own else None), path
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
     return config, path
@@ -146,8 +148,9 @@ def circumstances_of(
     """
     config, path = _located(model, weights, "auto", size)
     if config is None:
-        folder = _read_quietly(path)
-        config, path = folder.config, folder.params_path
+        config = _read_quietly(path).config
+    if path.is_dir():
+        _, path, _ = paddle_folder.files(path)
     return circumstances(config.name, cache.digest(path), device)
 
 

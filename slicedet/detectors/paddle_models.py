@@ -15,7 +15,7 @@ from slicedet.detectors.network import Engine, NetworkDetector
 from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
 from slicedet.models import conversion, network_folder, paddle_folder
 from slicedet.models.cache import digest
-from slicedet.models.config import ModelConfig, at_size
+from slicedet.models.config import ModelConfig, at_size, used_as
 from slicedet.models.paddle_folder import PaddleModel
 
 OnnxEngine = Callable[[Path, ModelConfig], Engine]
@@ -24,14 +24,20 @@ Source = Callable[[], AbstractContextManager[PaddleModel]]
 
 def from_folder(
     folder: Path,
+    asked: ModelConfig | None,
     choice: EngineChoice,
     device: str,
     threshold: float,
     onnx_engine: OnnxEngine,
     size: tuple[int, int] | None,
 ) -> NetworkDetector:
-    """The detector of a folder with a Paddle model; see `load_detector`."""
+    """The detector of a folder with a Paddle model; see `load_detector`.
+
+    asked: the configuration that names the folder, whose word on how the network is used goes before the folder's own.
+    """
     model = paddle_folder.read(folder)
+    if asked is not None:
+        model = replace(model, config=used_as(model.config, asked))
     if model.config.input.dynamic:
         model = replace(model, config=at_size(model.config, size))
     hashes = [digest(path) for path in (model.program_path, model.params_path)]

@@ -117,6 +117,21 @@ class ModelConfig:
     network: Mapping[str, Any] | None = None
 
 
+def used_as(network: ModelConfig, other: ModelConfig) -> ModelConfig:
+    """A network under the name of another configuration, and used as that one says: not what it is, but what is made
+    of it."""
+    return replace(
+        network,
+        name=other.name,
+        title=other.title,
+        gsd=other.gsd,
+        slice=other.slice,
+        threshold=other.threshold,
+        box_voting=other.box_voting,
+        half_turn=other.half_turn,
+    )
+
+
 def at_size(config: ModelConfig, size: tuple[int, int] | None) -> ModelConfig:
     """The model with an input of another width and height, if they are multiples of DIVISOR; else as it is."""
     if size is None or any(edge % DIVISOR for edge in size):

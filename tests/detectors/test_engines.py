@@ -31,7 +31,7 @@ PHOTOS = ["DJI_0005-0018.jpg", "DJI-00760-00001.jpg"]
 @pytest.fixture(scope="module", params=PHOTOS)
 def tiles(request: pytest.FixtureRequest, shared: Path) -> list[np.ndarray]:
     with Scene(shared / "data" / "aerial_vehicles" / "images" / request.param) as scene:
-        return [scene.read(tile) for tile in list(TileGrid.cover(scene.width, scene.height, 416, 0.25))[:12]]
+        return [scene.read(tile) for tile in list(TileGrid.cover(scene.width, scene.height, 416, 0.25))[1:12:2]]
 
 
 def paired(a: Detections, b: Detections) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def test_the_model_that_comes_along_sees_the_same_in_both_its_files_on_every_eng
     pytest.importorskip("paddle")
     folder = str(files("slicedet.configs") / "aerial-vehicles")
     expected = load_detector("aerial-vehicles", engine="openvino").detect(tiles)
-    assert sum(map(len, expected)) > 20
+    assert sum(map(len, expected)) > 10
     for model, engine in (("aerial-vehicles", "onnxruntime"), (folder, "paddle")):
         detector = load_detector(model, engine=engine)
         assert (detector.provenance["engine"], detector.provenance["half_turn"]) == (engine, True)
@@ -108,7 +108,7 @@ def test_a_photo_decodes_as_a_reference_written_from_the_facts(shared: Path, til
 
     path = shared / "models" / "picodet_s_320_coco.onnx"
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    tile = tiles[6]
+    tile = tiles[3]
     image = cv2.resize(tile, (320, 320), interpolation=cv2.INTER_CUBIC)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     blob = ((image / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
@@ -149,7 +149,7 @@ def test_one_detector_answers_several_streams_at_once(engine: str, tiles: list[n
     detector = load_detector("aerial-vehicles", engine=engine, threshold=0.05)
     alone = detector.detect(tiles)
     assert sum(map(len, alone)) > 20
-    turns = [np.roll(np.arange(len(tiles)), by) for by in (0, 5)]
+    turns = [np.roll(np.arange(len(tiles)), by) for by in (0, 2)]
     streams = [detector.stream(iter([tiles[index] for index in turn])) for turn in turns]
     for pair in zip(*streams, strict=True):
         for turn, found in zip(turns, pair, strict=True):
@@ -160,9 +160,9 @@ def test_one_detector_answers_several_streams_at_once(engine: str, tiles: list[n
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "paddle"])
 def test_one_detector_serves_several_threads(engine: str, tiles: list[np.ndarray]) -> None:
     detector = load_detector("aerial-vehicles-fast", engine=engine, threshold=0.05)
-    alone = [found.boxes for found in detector.detect(tiles)]
+    alone = [found.boxes for found in detector.detect(tiles[:2])]
     with ThreadPoolExecutor(4) as pool:
-        for each in pool.map(detector.detect, [tiles] * 8):
+        for each in pool.map(detector.detect, [tiles[:2]] * 12):
             for found, boxes in zip(each, alone, strict=True):
                 np.testing.assert_array_equal(found.boxes, boxes)
 

@@ -16,6 +16,7 @@ import slicedet
 from slicedet.detectors import choice
 from slicedet.detectors.choice import EngineChoice
 from slicedet.detectors.loading import circumstances_of
+from slicedet.detectors.network import NetworkDetector
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of, provenance_of
 from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning, OutputError, UnknownCategory, UnknownModel
 
@@ -42,6 +43,23 @@ def test_a_users_yaml_brings_its_weights(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "w.onnx").symlink_to(shared / "models" / "picodet_s_320_coco.onnx")
     (tmp_path / "mine.yaml").write_text(config.read_text() + "weights: w.onnx\n")
     assert name_of(slicedet.load_detector(str(tmp_path / "mine.yaml"))) == "mine"
+
+
+@pytest.mark.parametrize(("engine", "weights"), [("paddle", "inference.onnx"), ("paddle", ""), ("auto", "")])
+def test_a_configuration_goes_before_the_folder_that_it_names(engine: str, weights: str, tmp_path: Path) -> None:
+    """Also where the paddle engine takes the folder in place of the ONNX file."""
+    pytest.importorskip("paddle")
+    configs = Path(slicedet.__file__).parents[1] / "configs"
+    text = (configs / f"{OWN}-fast.yaml").read_text().replace("gsd: 0.15", "gsd: 0.2")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace(f"{OWN}/inference.onnx", str(configs / OWN / weights)))
+    detector = slicedet.load_detector(path, engine=engine)
+    assert isinstance(detector, NetworkDetector)
+    assert (detector.name, detector.gsd, detector.provenance["half_turn"]) == ("mine", 0.2, False)
+    # A folder that is named by itself is used as it says.
+    folder = slicedet.load_detector(configs / OWN, engine=engine)
+    assert isinstance(folder, NetworkDetector)
+    assert (folder.name, folder.gsd, folder.provenance["half_turn"]) == (OWN, 0.15, True)
 
 
 def test_what_is_missing_is_said() -> None:

@@ -20,7 +20,6 @@ from slicedet import networks  # noqa: E402
     [
         ("picodet_s_320_coco", [None, 3, 320, 320], [(1, 320, 320), (3, 320, 320)]),
         ("picodet_xs_320_coco_lcnet", [None, 3, None, None], [(1, 192, 320), (2, 96, 64)]),
-        ("ppyoloe_plus_sod_crn_s_80e_visdrone", [None, 3, 320, 320], [(1, 320, 320), (3, 320, 320)]),
         ("ppyoloe_plus_sod_crn_s_80e_visdrone", [None, 3, None, None], [(1, 192, 320), (2, 96, 64)]),
     ],
 )
