@@ -1,7 +1,7 @@
 """Merging on real photos with real weights: average precision of every method from the same raw detections.
 
-Vehicles count as one class. Raw detections are collected once per tile size; with `--threshold` weak ones are dropped
-before merging. Needs the shared folder beside the project, or SLICEDET_SHARED.
+Vehicles count as one class. Raw detections are collected once per tile size. Needs the shared folder beside the
+project, or SLICEDET_SHARED.
 
     python -m benchmarks.merge_real --slice 416 --slice 320
 """

@@ -10,11 +10,17 @@ import click
 from slicedet.models import DEFAULT_MODEL
 
 from .console import Console
-from .options import console_options
+from .options import console_options, grouped
 
 if TYPE_CHECKING:
     from slicedet.bench import Bench, Timing
     from slicedet.detectors.choice import EngineChoice
+
+
+def _size(slice: str | None) -> tuple[int, int] | None:
+    from slicedet.tiling import parse_slice
+
+    return None if slice is None else parse_slice(slice)
 
 
 @click.command()
@@ -23,8 +29,25 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Device as the engines name it.")
 @click.option("--tiles", default=32, show_default=True, type=click.IntRange(1), help="Tiles to time them on.")
 @click.option("--image", metavar="PATH", help="Image to cut them from.  [default: a painted scene of streets]")
+@grouped(
+    "size",
+    _size,
+    click.option(
+        "--slice",
+        metavar="PX",
+        help="Size of the tiles, as for predict: 640 or 640x512 (width x height).  [default: the model's own]",
+    ),
+)
 @console_options
-def bench(model: str, weights: str | None, device: str, tiles: int, image: str | None, console: Console) -> None:
+def bench(
+    model: str,
+    weights: str | None,
+    device: str,
+    tiles: int,
+    image: str | None,
+    size: tuple[int, int] | None,
+    console: Console,
+) -> None:
     """Time every engine and precision at hand, and choose one.
 
     All are compared with f32, the reference. The fastest of those that agree with it (99 % of the detections matched at
@@ -35,7 +58,7 @@ def bench(model: str, weights: str | None, device: str, tiles: int, image: str |
     from slicedet.bench import bench as measure
 
     with console.progress("timing", "run") as progress:
-        made = measure(model, weights, device, tiles, image, progress)
+        made = measure(model, weights, device, tiles, image, size, progress)
     for line in _table(made):
         console.say(line)
     if made.load > BUSY:

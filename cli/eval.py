@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .options import (
 
 def _comparison(mapping: tuple[str, ...], compare: str) -> dict[str, Any]:
     from slicedet.errors import InvalidSetting
-    from slicedet.evaluation.running import WAYS
+    from slicedet.evaluation.running import check_ways
 
     names = {}
     for pair in (pair for pairs in mapping for pair in pairs.split(",")):
@@ -32,9 +32,7 @@ def _comparison(mapping: tuple[str, ...], compare: str) -> dict[str, Any]:
             raise InvalidSetting(f"map {pair!r}: expected OLD=NEW, such as car=vehicle")
         names[old] = new
     ways = list(dict.fromkeys(way.strip() for way in compare.split(",")))
-    for way in ways:
-        if way not in WAYS:
-            raise InvalidSetting(f"compare {way!r}: expected {' or '.join(WAYS)}")
+    check_ways(ways)
     return {"mapping": names, "ways": ways}
 
 
@@ -52,9 +50,16 @@ comparison_options = grouped(
     ),
 )  # fmt: skip
 
+
+def _report(folder: Path | None, **values: Any) -> Any:
+    from slicedet.evaluation.comparing import ReportFiles
+
+    return None if folder is None else ReportFiles(folder, **values)
+
+
 report_options = grouped(
     "report",
-    lambda **values: values,
+    _report,
     click.option(
         "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR",
         help="Folder for evaluation.json, images.csv, precision_recall.png and pictures of the worst images.",
@@ -96,7 +101,7 @@ def evaluate(
     images: Path | None,
     predictions: Path | None,
     comparison: dict[str, Any],
-    report: dict[str, Any],
+    report: Any,
     choice: DetectorChoice,
     settings: Any,
     scenes: SceneChoice,
@@ -107,78 +112,37 @@ def evaluate(
     Prints COCO's average precision by size and class, precision and recall at the threshold, the threshold of the best
     F1, and the worst images.
     """
-    from slicedet.datasets import coco
-    from slicedet.evaluation import evaluating, reporting
-    from slicedet.evaluation.running import locate
+    from slicedet.evaluation import comparing
+    from slicedet.evaluation.running import LOWEST_SCORE
     from slicedet.models.config import DEFAULT_THRESHOLD
 
-    if predictions is None and images is None:
-        raise click.UsageError("--images is needed to run a model, or --predictions FILE")
+    common = {**comparison, "open_scene": scenes.open, "report": report}
     if predictions is not None:
         refuse_all_but(
             _OF_FILES,
             "says how a model is run; with --predictions, leave it out (--map and --threshold choose among what is in "
             "the file)",
         )
+        # A file does not say which threshold suits the model behind it.
+        threshold = {"*": DEFAULT_THRESHOLD, **choice.thresholds}
+        del common["ways"]
+        compared = comparing.compare_predictions(annotations, predictions, images=images, threshold=threshold, **common)
+    elif images is None:
+        raise click.UsageError("--images is needed to run a model, or --predictions FILE")
     elif settings.roi is not None:
         raise click.UsageError(
             "--roi: objects outside would count as missed; evaluate on annotations of the region alone"
         )
-    folder = report.pop("folder")
-    if folder is not None:
-        names = comparison["ways"] if predictions is None else ["predictions"]
-        reporting.check(folder, names, 0 if images is None else report["pictures"], report["overwrite"])
-    dataset = coco.read(annotations)
-    paths = None if images is None else locate(dataset, images)
-    record: dict[str, Any]
-    if predictions is not None:
-        from slicedet.evaluation.predictions import read
-
-        saved = read(predictions, dataset)
-        found: dict[str, Any] = {"predictions": saved}
-        record = {"predictions": str(predictions), "images_without_annotations": list(saved.other_images)}
     else:
-        found, record = _run(dataset, images, comparison, choice, settings, scenes, console)
-    # A file does not say which threshold suits the model behind it.
-    threshold = choice.threshold if predictions is None else {"*": DEFAULT_THRESHOLD, **choice.thresholds}
-    evaluations = {
-        name: evaluating.evaluate(dataset, results, threshold=threshold, mapping=comparison["mapping"])
-        for name, results in found.items()
-    }
-    record["map"] = comparison["mapping"]
-    console.say(reporting.table(dataset, evaluations))
-    written = []
-    if folder is not None:
-        open_image = None if paths is None else lambda index: scenes.open(paths[index])
-        written = reporting.save(folder, dataset, evaluations, record=record, open_image=open_image, **report)
+        lowest = min(LOWEST_SCORE, *choice.threshold.values())
+        detector = replace(choice, thresholds={"*": lowest}).load(settings.slice)
+        with console.progress("images", "image") as progress:
+            compared = comparing.compare_detector(
+                annotations, images, detector, settings, threshold=choice.threshold, progress=progress, **common
+            )
+    console.say(compared.table())
+    if compared.files:
         console.say("")
-    for path in written:
+    for path in compared.files:
         console.say(f"  {path}")
-    answer = {**reporting.content(dataset, evaluations), **record, "outputs": [str(path) for path in written]}
-    console.answer(answer)
-
-
-def _run(
-    dataset: Any,
-    images: Any,
-    comparison: dict[str, Any],
-    choice: DetectorChoice,
-    settings: Any,
-    scenes: SceneChoice,
-    console: Console,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the model finds in each way, and the record of it."""
-    from slicedet.detectors.protocol import minimum_scores, provenance_of
-    from slicedet.evaluation.classes import Classes
-    from slicedet.evaluation.running import LOWEST_SCORE, run
-
-    lowest = min(LOWEST_SCORE, *choice.threshold.values())
-    detector = replace(choice, thresholds={"*": lowest}).load(settings.slice)
-    # Before inference, which may take hours.
-    Classes.align(dataset.categories, detector.categories, comparison["mapping"])
-    minimum_scores(detector.categories, choice.threshold, settings.classes)
-    found = {}
-    for way in comparison["ways"]:
-        with console.progress(way, "image") as progress:
-            found[way] = run(dataset, images, detector, settings, way=way, open_scene=scenes.open, progress=progress)
-    return found, {"detector": provenance_of(detector), "settings": asdict(settings)}
+    console.answer({**compared.content, "outputs": [str(path) for path in compared.files]})

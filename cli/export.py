@@ -29,7 +29,12 @@ from .options import console_options
     default=None,
     help="Suppression of overlapping boxes inside the graph, or not.  [default: inside for paddle alone]",
 )
-@click.option("--weights", metavar="PATH", help="Trained .pdparams.  [default: the official ones, once pulled]")
+@click.option(
+    "--weights",
+    metavar="PATH",
+    help="Trained .pdparams, or a folder of Paddle's.  [default: those of the configuration, else the official "
+    ".pdparams, once pulled]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an export that is there already.")
 @console_options
 def export(
@@ -44,8 +49,9 @@ def export(
 ) -> None:
     """Write a model as a folder that Paddle, ONNX Runtime or OpenVINO run.
 
-    MODEL is a name (see slicedet models), a YAML file with a network section, or, for onnx and openvino, the folder of
-    a Paddle model. What is written is run and compared with the network before it takes its place.
+    MODEL is a name (see slicedet models), a YAML file with a network section, a folder with such a model.yaml (a
+    training's best_model), or, for onnx and openvino, the folder of a Paddle model. What is written is run and compared
+    with the network before it takes its place.
     """
     from slicedet.errors import InvalidSetting
     from slicedet.export import ExportSettings

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Console, one_line
-from .options import console_options
+from .options import Command, console_options
 
 if TYPE_CHECKING:
     from slicedet.models.config import ModelConfig
 
-kind_option = click.option(
-    "--kind",
-    type=click.Choice(("onnx", "paddle", "pdparams")),
-    metavar="KIND",
-    help="onnx, paddle or pdparams.  [default: the first that show lists]",
-)
+
+def kind_option(default: str) -> Callable[[Command], Command]:
+    """The kind of official files; `default` says in words which, where none is named."""
+    return click.option(
+        "--kind",
+        type=click.Choice(("onnx", "paddle", "pdparams")),
+        metavar="KIND",
+        help=f"onnx, paddle or pdparams.  [default: {default}]",
+    )
 
 
 @click.group(invoke_without_command=True)
@@ -59,6 +63,8 @@ def show(name: str, console: Console) -> None:
         ("input", f"{config.input.size[0]} x {config.input.size[1]} pixels"),
         ("output", config.output.layout),
         ("categories", ", ".join(config.categories)),
+        ("tiles", config.slice and f"{config.slice} pixels"),
+        ("threshold", config.threshold),
         ("trained at", config.gsd and f"{config.gsd} m per pixel"),
         ("weights", config.weights),
         ("license", config.license),
@@ -72,7 +78,7 @@ def show(name: str, console: Console) -> None:
 
 @models.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@kind_option
+@kind_option("the first that show lists")
 @click.option("--force", is_flag=True, help="Download again what is there.")
 @console_options
 def pull(names: tuple[str, ...], kind: str | None, force: bool, console: Console) -> None:
@@ -98,7 +104,7 @@ def pull(names: tuple[str, ...], kind: str | None, force: bool, console: Console
 
 @models.command()
 @click.argument("name")
-@kind_option
+@kind_option("the first that is downloaded, in the order of show")
 @console_options
 def path(name: str, kind: str | None, console: Console) -> None:
     """Print where the downloaded weights of a model are, as for --weights."""

@@ -84,15 +84,19 @@ class DetectorChoice:
         """The lowest score of each class, "*" for the others: what was given, else the model's own."""
         from slicedet.detectors.loading import default_threshold
 
-        return self.thresholds if "*" in self.thresholds else {"*": default_threshold(self.model), **self.thresholds}
+        if "*" in self.thresholds:
+            return self.thresholds
+        return {"*": default_threshold(self.model, self.weights), **self.thresholds}
 
     def load(self, slice: str | None = None) -> Detector:
         """The detector, returning every score that any class needs; for tiles of this size, where it can be."""
         from slicedet.detectors import load_detector
+        from slicedet.detectors.loading import input_size_for
 
         lowest = min(self.threshold.values())
+        size = input_size_for(self.model, self.weights, slice)
         return load_detector(
-            self.model, self.weights, self.engine, self.device, self.precision, lowest, slice, self.streams
+            self.model, self.weights, self.engine, self.device, self.precision, lowest, size, self.streams
         )
 
     def applied_to(self, settings: Settings) -> Settings:
@@ -215,12 +219,12 @@ detector_options = grouped(
         default=DEFAULT_MODEL,
         show_default=True,
         metavar="MODEL",
-        help="Name (see slicedet models), YAML file, folder of a Paddle model, or PLUGIN:ARGUMENT.",
+        help="Name (see slicedet models), YAML file, folder of a Paddle model or of an export, or PLUGIN:ARGUMENT.",
     ),
     click.option(
         "--weights",
         metavar="PATH",
-        help="Weights file (.onnx, .xml, .pdparams), where the model does not bring its own.",
+        help="Weights (.onnx, .xml, .pdparams, a folder of Paddle's), where the model does not bring its own.",
     ),
     click.option(
         "--engine",
@@ -257,7 +261,9 @@ search_options = grouped(
     "settings",
     _settings,
     click.option(
-        "--slice", metavar="PX", help="Tile size, 640 or 640x512 (width x height).  [default: the model's input size]"
+        "--slice",
+        metavar="PX",
+        help="Tile size, 640 or 640x512 (width x height).  [default: the model's own, mostly its input size]",
     ),
     click.option("--overlap", default="0.25", show_default=True, help="Overlap of tiles, a ratio or 160px."),
     click.option("--full-image", is_flag=True, help="Also look at the whole image at once, reduced to a tile's size."),

@@ -57,6 +57,8 @@ def paint_car_park(path: str, seed: int = 7) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) not in (1, 3):
+        sys.exit("usage: python examples/own_detector.py [car_park.tif vehicles.geojson]")
     image, result = sys.argv[1:] or ("car_park.tif", "vehicles.geojson")
     if len(sys.argv) == 1:
         paint_car_park(image)

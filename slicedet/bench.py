@@ -19,7 +19,7 @@ from slicedet.datasets.synthetic import Layout, paint
 from slicedet.detections import Detections
 from slicedet.detectors import choice
 from slicedet.detectors.choice import ENGINES, EngineChoice
-from slicedet.detectors.loading import circumstances_of, load_detector, plugins
+from slicedet.detectors.loading import circumstances_of, input_size_for, load_detector, plugins
 from slicedet.detectors.network import NetworkDetector
 from slicedet.errors import EmptyImage, InvalidSetting, ModelMismatch, SlicedetError
 from slicedet.evaluation.matching import match
@@ -27,7 +27,7 @@ from slicedet.evaluation.results import Results, Truth
 from slicedet.pipeline.search import Search
 from slicedet.pipeline.settings import Settings
 from slicedet.raster.scene import Scene
-from slicedet.tiling import Tile
+from slicedet.tiling import Tile, parse_slice
 
 IOU = 0.9
 """Intersection over union from which on two boxes are the same detection."""
@@ -138,13 +138,15 @@ def bench(
     device: str = "cpu",
     tiles: int = 32,
     image: str | Path | None = None,
+    slice: int | str | tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Bench:
     """Times a model on every engine at hand, in every precision and with several numbers of requests, and keeps the
     choice for `load_detector(..., precision="auto")`.
 
-    tiles: how many are cut from `image`, or else from a painted scene. progress: called with the number of steps done
-    and of all steps.
+    tiles: how many are cut from `image`, or else from a painted scene. slice: their size, for which weights and input
+    are chosen as `slicedet predict` does; None for the model's own. progress: called with the number of steps done and
+    of all steps.
 
     The reference is f32 on the first engine that runs the model, which is OpenVINO if it does. Chosen is the fastest
     way that agrees with it, with 99 % of the detections matched at IoU 0.9 and scores that differ by at most 0.01 in
@@ -157,11 +159,13 @@ def bench(
         raise InvalidSetting(f"{model}: a plug-in runs its model itself, there is nothing to choose")
     if tiles < 1:
         raise InvalidSetting(f"tiles {tiles}: expected at least 1")
-    circumstances = circumstances_of(model, weights, device)
+    size = None if slice is None else parse_slice(slice)
+    input_size = input_size_for(model, weights, slice)
+    circumstances = circumstances_of(model, weights, device, input_size)
     choice.folder()  # Before minutes of work.
     load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
-    trial = _Trial(model, weights, device, progress or (lambda done, total: None))
-    runners = trial.runners(tiles, image)
+    trial = _Trial(model, weights, device, input_size, progress or (lambda done, total: None))
+    runners = trial.runners(tiles, size, image)
     timings = trial.timings(runners)
     reference = runners[0]
     detections = sum(map(len, reference.found))
@@ -172,7 +176,7 @@ def bench(
         circumstances,
         "painted scene" if image is None else str(image),
         len(trial.tiles),
-        reference.detector.tile_size,
+        size or reference.detector.tile_size,
         reference.detector.threshold,
         detections,
         load,
@@ -195,16 +199,23 @@ class _Runner:
 class _Trial:
     """All ways to run one model on one device, on the same tiles."""
 
-    def __init__(self, model: str, weights: str | Path | None, device: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: str,
+        weights: str | Path | None,
+        device: str,
+        input_size: tuple[int, int] | None,
+        progress: Progress,
+    ) -> None:
         self.tiles: list[NDArray[np.uint8]] = []
         self.left_out: dict[str, SlicedetError] = {}
-        self._model, self._weights, self._device = model, weights, device
+        self._model, self._weights, self._device, self._input_size = model, weights, device, input_size
         self._ways = [way for engine in ENGINES for way in choice.options(engine, device)]
         self._progress = progress
         self._steps = len(self._ways) * (1 + ROUNDS)
 
-    def runners(self, tiles: int, image: str | Path | None) -> list[_Runner]:
-        """The ways that work, each of which has run once; the reference first."""
+    def runners(self, tiles: int, size: tuple[int, int] | None, image: str | Path | None) -> list[_Runner]:
+        """The ways that work, each of which has run once, on tiles of a size; the reference first."""
         runners: list[_Runner] = []
         for number, way in enumerate(self._ways):
             self._progress(number, self._steps)
@@ -216,7 +227,7 @@ class _Trial:
                 self._leave_out(way, error)
                 continue
             if not self.tiles:
-                self.tiles = _tiles(detector, tiles, image)
+                self.tiles = _tiles(detector, size or detector.tile_size, tiles, image)
             try:
                 runners.append(_Runner(way, detector, list(detector.stream(self.tiles))))
             except SlicedetError as error:
@@ -247,7 +258,13 @@ class _Trial:
 
     def _loaded(self, way: EngineChoice) -> NetworkDetector:
         detector = load_detector(
-            self._model, self._weights, way.engine, self._device, way.precision, streams=way.streams
+            self._model,
+            self._weights,
+            way.engine,
+            self._device,
+            way.precision,
+            input_size=self._input_size,
+            streams=way.streams,
         )
         assert isinstance(detector, NetworkDetector)  # It is no plug-in.
         if (other := detector.provenance["engine"]) != way.engine:
@@ -283,10 +300,12 @@ def recommended(timings: Sequence[Timing], detections: int) -> EngineChoice:
     return next((timing.way for timing in agreeing if timing.ratio <= fastest * (1 + SAME)), timings[0].way)
 
 
-def _tiles(detector: NetworkDetector, count: int, image: str | Path | None) -> list[NDArray[np.uint8]]:
+def _tiles(
+    detector: NetworkDetector, size: tuple[int, int], count: int, image: str | Path | None
+) -> list[NDArray[np.uint8]]:
     """Tiles of an image as `predict` would cut and read them, at random places but the same every time; or of a painted
     scene that has just as many."""
-    width, height = detector.tile_size
+    width, height = size
     columns = math.ceil(math.sqrt(count))
     gsd = float(np.clip(detector.gsd or PAINTED_GSD, 0.02, 0.6))  # What can be painted.
     frame = Tile(0, 0, columns * width, math.ceil(count / columns) * height)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slicedet.errors import InvalidConfig, InvalidSetting, MissingDependency, MissingWeights, ModelMismatch, OutputError
 from slicedet.models import cache, catalogue, conversion, network_folder, paddle_folder, paddle_yaml
 from slicedet.models.catalogue import IN_FOLDER
-from slicedet.models.config import DIVISOR, InputConfig, ModelConfig, OutputConfig, stated
+from slicedet.models.config import DIVISOR, InputConfig, ModelConfig, OutputConfig, stated, used_as
 from slicedet.tiling import parse_slice
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def export(
 ) -> Export:
     """Writes a model as a folder, which appears whole and once it has been run, or not at all.
 
-    model: a catalogue name, a YAML file with a `network` section, or, for "onnx" and "openvino", a folder of Paddle's.
-    weights: .pdparams, by default the configuration's or the official ones, once pulled.
+    model: a catalogue name, a YAML file with a `network` section or a folder with such a model.yaml, or, for "onnx" and
+    "openvino", a folder of Paddle's. weights: .pdparams or a folder of Paddle's, by default the configuration's or the
+    official .pdparams, once pulled.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch (the parameters are not the network's, or what was
     written computes something else), InvalidSetting, MissingDependency or OutputError.
     """
@@ -120,7 +121,8 @@ def export(
     if Path(model).is_dir() and not catalogue.knows(model):
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
-        return _export_folder(Path(model), target, settings, overwrite)
+        if not (Path(model) / IN_FOLDER).is_file():
+            return _export_folder(Path(model), None, target, settings, overwrite)
     config = catalogue.find(model)
     path = Path(weights) if weights is not None else config.weights or _pulled(config)
     if path is None:
@@ -128,6 +130,8 @@ def export(
             f"{config.name}: its parameters do not come with slicedet; name the .pdparams file with --weights"
             + (f"; slicedet models pull --kind pdparams {model} gets the official ones" if config.downloads else "")
         )
+    if path.is_dir():
+        return _export_folder(path, config if weights is None else None, target, settings, overwrite)
     if not path.is_file():
         raise MissingWeights(f"{path}: no such weights file")
     if path.suffix != ".pdparams":
@@ -171,7 +175,10 @@ def export_network(
     return _export(target, written, pixels, score)
 
 
-def _export_folder(source: Path, target: Path, settings: ExportSettings, overwrite: bool) -> Export:
+def _export_folder(
+    source: Path, asked: ModelConfig | None, target: Path, settings: ExportSettings, overwrite: bool
+) -> Export:
+    """The same for a folder of Paddle's; `asked`, where its configuration names it, says how it is used."""
     from slicedet.detectors.openvino import OpenVinoEngine
     from slicedet.detectors.paddle import PaddleEngine
 
@@ -180,25 +187,38 @@ def _export_folder(source: Path, target: Path, settings: ExportSettings, overwri
     _require_converter(settings)
     model = paddle_folder.read(source)
     own = model.config.input
-    if settings.size(own.size) != own.size or settings.dynamic > own.dynamic:
+    if not own.dynamic and (settings.size(own.size) != own.size or settings.dynamic):
         raise InvalidSetting(
             f"{source}: its graph takes images of {own.size[0]} x {own.size[1]} only; other sizes are exported from "
             ".pdparams"
         )
     if model.cut is None or model.cut.output.layout == "rows":
         raise ModelMismatch(f"{model.program_path}: only programs in the .json format are converted")
-    config = model.cut
+    config = model.cut if asked is None else used_as(model.cut, asked)
+    narrowed = own.dynamic and settings.input_size is not None and not settings.dynamic
+    config = replace(config, input=replace(own, size=settings.size(own.size), dynamic=own.dynamic and not narrowed))
+
+    def check(made: Path) -> OpenVinoEngine:
+        if narrowed:
+            _narrow(made, config.input.size)
+        return OpenVinoEngine(made, config, "cpu", "f32")
+
     with _staged(target, overwrite) as staging:
         made = staging / "model.onnx"
-        pixels, score = conversion.convert(
-            model,
-            config,
-            made,
-            lambda part: PaddleEngine(part, "cpu", "f32"),
-            lambda path: OpenVinoEngine(path, config, "cpu", "f32"),
-        )
+        pixels, score = conversion.convert(model, config, made, lambda part: PaddleEngine(part, "cpu", "f32"), check)
         written = _finish_converted(made, config, staging, settings)
     return _export(target, written, pixels, score)
+
+
+def _narrow(path: Path, size: tuple[int, int]) -> None:
+    """Makes an ONNX file for images of any size one for images of this width and height."""
+    import onnx
+
+    graph = onnx.load(path)
+    # Others of its inputs are factors.
+    shape = max((port.type.tensor_type.shape.dim for port in graph.graph.input), key=len)
+    shape[2].dim_value, shape[3].dim_value = size[1], size[0]
+    onnx.save(graph, path)
 
 
 def _export(target: Path, config: ModelConfig, pixels: float, score: float) -> Export:
@@ -358,7 +378,7 @@ def _pulled(config: ModelConfig) -> Path | None:
 
 def _require_converter(settings: ExportSettings) -> None:
     if settings.format != "paddle" and not conversion.available():
-        raise MissingDependency(f'format {settings.format}: needs pip install "slicedet[convert]"')
+        raise MissingDependency(f"format {settings.format}: needs paddle2onnx, which there is for Python up to 3.12")
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import slicedet
 from slicedet.bench import Agreement, Timing, bench, recommended
 from slicedet.detectors.choice import EngineChoice
-from slicedet.errors import EmptyImage, InvalidSetting, MissingWeights, OutputError, UnreadableImage
+from slicedet.errors import EmptyImage, InvalidSetting, MissingWeights, ModelWarning, OutputError, UnreadableImage
 from slicedet.models.catalogue import find
 
 SLOW, MIDDLE, QUICK = EngineChoice("openvino"), EngineChoice("openvino", "f32", 1), EngineChoice("openvino", "bf16")
@@ -116,6 +117,28 @@ def test_what_bench_chose_is_what_auto_runs(home: Path) -> None:
             assert way.streams in (None, said.get("streams"))
 
 
+def test_what_is_chosen_for_a_slice_is_for_the_weights_that_it_takes(
+    shared: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paddle = pytest.importorskip("paddle")
+    name = "picodet_s_320_coco"
+    place = home / "models" / name
+    place.mkdir(parents=True)
+    shutil.copy(shared / "models" / f"{name}.onnx", place)
+    paddle.seed(0)
+    paddle.save(slicedet.networks.build(name).state_dict(), str(place / f"{name}.pdparams"))
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("openvino",))  # The others are in the test above.
+    made = bench(name, tiles=1, slice=128)
+    assert made.tile_size == (128, 128)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = slicedet.load_detector(name, precision="auto", input_size=128).provenance
+    assert (said["weights"], said["input_size"]) == (f"{name}.pdparams", [128, 128])
+    assert said["precision"] == made.chosen["auto"].precision
+    with pytest.warns(ModelWarning, match="nothing is chosen yet"):
+        assert slicedet.load_detector(name, precision="auto").provenance["weights"] == f"{name}.onnx"
+
+
 def test_what_does_not_run_is_said_and_the_image_is_the_users(
     shared: Path, home: Path, raster: Callable[..., Path]
 ) -> None:
@@ -136,6 +159,8 @@ def test_what_cannot_be_measured_is_one_line(
         bench("sahi:ultralytics")
     with pytest.raises(InvalidSetting, match="tiles 0"):
         bench("aerial-vehicles", tiles=0)
+    with pytest.raises(InvalidSetting, match="slice"):
+        bench("aerial-vehicles", slice=3)
     with pytest.raises(MissingWeights, match="--weights"):
         bench("picodet_s_320_coco")
     with pytest.raises(InvalidSetting, match="'gpu9'"):

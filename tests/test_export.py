@@ -19,6 +19,7 @@ from paddle_folders import lively, make, suppression  # noqa: E402
 from slicedet.errors import InvalidSetting, MissingWeights, ModelMismatch, OutputError  # noqa: E402
 from slicedet.export import Export, ExportSettings, export, export_network  # noqa: E402
 from slicedet.models import catalogue, conversion, deployment  # noqa: E402
+from slicedet.models.config import stated  # noqa: E402
 from slicedet.networks.layers import RepConv  # noqa: E402
 
 PICODET = "picodet_xs_320_coco_lcnet"
@@ -153,15 +154,55 @@ def test_openvino_in_batches(tmp_path: Path) -> None:
 
 
 @converts
-def test_a_folder_becomes_onnx(tmp_path: Path) -> None:
+def test_a_folder_becomes_onnx_used_as_the_configuration_says_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "paddle").mkdir()
     make(tmp_path / "paddle", PICODET)
-    made = export(str(tmp_path / "paddle"), tmp_path / "made", ExportSettings("onnx"))
+    content = stated(replace(catalogue.find(PICODET), name="mine", threshold=0.4, gsd=0.1), "paddle")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    made = export(str(tmp_path / "mine.yaml"), tmp_path / "made", ExportSettings("onnx"))
+    assert (made.config.name, made.config.threshold, made.config.gsd) == ("mine", 0.4, 0.1)
     assert made.config.output.layout == "boxes-and-scores"
     assert made.pixels < 0.5
     for settings, said in ((ExportSettings("onnx", 416), "320 x 320 only"), (ExportSettings(), "already")):
         with pytest.raises(InvalidSetting, match=said):
             export(str(tmp_path / "paddle"), tmp_path / "other", settings)
+        with pytest.raises(InvalidSetting, match=said):
+            export(PICODET, tmp_path / "other", settings, weights=tmp_path / "paddle")
+
+
+@converts
+def test_a_dynamic_folder_becomes_one_of_the_size_asked_for(exports: dict[str, Export], tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    made = export(str(exports[PICODET].folder), tmp_path / "made", ExportSettings("onnx", "96x64"))
+    assert (made.config.input.size, made.config.input.dynamic) == ((96, 64), False)
+    session = onnxruntime.InferenceSession(str(made.config.weights), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[1:] == [3, 64, 96]
+    pixels = batch(2, 64, 96)
+    values = {"image": normalised(pixels, PICODET), "scale_factor": np.ones((2, 2), np.float32)}
+    assert_same(session.run(None, values), by_layers(PICODET, pixels))
+
+
+@converts
+def test_a_dynamic_folder_stays_one_of_any_size(exports: dict[str, Export], tmp_path: Path) -> None:
+    import openvino
+
+    made = export(str(exports[PICODET].folder), tmp_path / "made", ExportSettings("openvino"))
+    assert (made.config.input.size, made.config.input.dynamic) == (exports[PICODET].config.input.size, True)
+    assert openvino.Core().read_model(made.config.weights).input("image").partial_shape[2].is_dynamic
+
+
+def test_a_folder_with_parameters_and_a_configuration_is_built(tmp_path: Path) -> None:
+    trained = tmp_path / "best_model"
+    trained.mkdir()
+    paddle.save(lively(PICODET).state_dict(), str(trained / "best.pdparams"))
+    content = stated(replace(catalogue.find(PICODET), name="mine"), "best.pdparams")
+    (trained / catalogue.IN_FOLDER).write_text(yaml.safe_dump(content))
+    made = export(str(trained), tmp_path / "made", ExportSettings(input_size=64, nms=False))
+    assert made.config.name == "mine"
+    pixels = batch(1, 64, 64)
+    assert_same(by_paddle(made.folder, "model", image=normalised(pixels, PICODET)), by_layers(PICODET, pixels))
+    with pytest.raises(InvalidSetting, match="brings its own weights"):
+        export(str(trained), tmp_path / "other", weights="other.pdparams")
 
 
 def test_reparameterised_it_computes_the_same() -> None:

@@ -1,6 +1,7 @@
 """From file to GeoJSON: slicedet beside its floor, SAHI and PaddleX, on the same pixels with the same networks.
 
-    python -m benchmarks.speed [--quick] [--rounds 3] [--network NAME] [--paddlex-python PYTHON] [--folder DIR]
+    python -m benchmarks.speed [--edge 8000] [--photos 60] [--rounds 3] [--network NAME] [--paddlex-python PYTHON]
+                               [--folder DIR]
 
 The floor is what cannot be left out: the network alone, as fast as its engine runs it, on tiles that lie in memory as
 uint8, and one bare read of all pixels by rasterio. SAHI runs the same ONNX file on the same tiles, inside wrappers
@@ -38,10 +39,6 @@ from benchmarks.speed.times import Times, timed
 from slicedet.batch import Batch
 from slicedet.pipeline import Settings
 
-EDGE, QUICK_EDGE = 8000, 2000
-"""Of the scene, in pixels."""
-
-PHOTOS, QUICK_PHOTOS = 60, 6
 BOXES = 10
 """That a tile has on average, of which the threshold is made."""
 
@@ -179,7 +176,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help=f"a scene of {QUICK_EDGE} px, {QUICK_PHOTOS} photos")
+    parser.add_argument("--edge", type=int, default=8000, help="of the scene, in pixels (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=60, help="how many (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--network", action="append", choices=SLICES, help="default: both")
     parser.add_argument("--paddlex-python", metavar="PYTHON", help="of an environment with paddlex[cv]")
@@ -191,7 +189,7 @@ def main() -> None:
     print(machine("openvino", "onnxruntime", "sahi"))
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
-        album = scenes(folder, *((QUICK_EDGE, QUICK_PHOTOS) if options.quick else (EDGE, PHOTOS)))
+        album = scenes(folder, options.edge, options.photos)
         for chosen in options.network or SLICES:
             work = Path(name) / f"results_{chosen}"
             work.mkdir()

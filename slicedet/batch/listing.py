@@ -93,7 +93,7 @@ def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
     such as a link to nothing, is listed all the same, so that it is missed by whoever runs it; a folder that cannot be
     read gives a SlicedetWarning.
     """
-    found = sorted(path for path in _files(folder, output.resolve()) if _is_wanted(path, patterns))
+    found = images_below(folder, patterns, output)
     stems = Counter((path.parent, path.stem) for path in found)
     names = {(path.parent, path.name) for path in found}
     items = []
@@ -106,14 +106,21 @@ def listing(folder: Path, patterns: Sequence[str], output: Path) -> list[Item]:
     return items
 
 
-def _files(folder: Path, own: Path) -> Iterator[Path]:
+def images_below(folder: Path, patterns: Sequence[str] = (), output: Path | None = None) -> list[Path]:
+    """The files that `listing` lists, sorted. output: a folder of results that is not looked into, besides those that
+    are known as such."""
+    own = None if output is None else output.resolve()
+    return sorted(path for path in _files(folder, own) if _is_wanted(path, patterns))
+
+
+def _files(folder: Path, own: Path | None) -> Iterator[Path]:
     """All files below a folder that are not hidden, nor among results."""
 
     def unreadable(error: OSError) -> None:
         warnings.warn(
             f"{error.filename}: this folder cannot be read ({error.strerror}); what is in it is left out",
             SlicedetWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
     root = folder.resolve()

@@ -20,6 +20,7 @@ from slicedet.compat.result import DetResult
 from slicedet.compat.thresholds import Threshold, by_name, least_scores
 from slicedet.detections import Detections
 from slicedet.detectors import Detector, load_detector
+from slicedet.detectors.loading import input_size_for, readable
 from slicedet.detectors.protocol import name_of, provenance_of
 from slicedet.errors import InvalidConfig, InvalidSetting, MissingWeights, ModelMismatch
 from slicedet.merging import MergeRule
@@ -151,7 +152,9 @@ def create_model(
         stated = _stated(Path(model_dir), model_name)
         threshold = stated if threshold is None else threshold
         # In full, since the folder may be named like a model of the catalogue.
-        detector = load_detector(str(Path(model_dir).absolute()), None, engine, device, threshold=0.0, input_size=slice)
+        folder = str(Path(model_dir).absolute())
+        size = input_size_for(folder, None, slice)
+        detector = load_detector(folder, None, engine, device, threshold=0.0, input_size=size)
     elif model_name is None:
         raise InvalidSetting("model_name and model_dir: one of them is needed")
     else:
@@ -173,16 +176,20 @@ def _settings(
 
 
 def _by_name(
-    name: str, weights: str | Path | None, engine: str, device: str, size: int | str | tuple[int, int] | None
+    name: str, weights: str | Path | None, engine: str, device: str, slice: int | str | tuple[int, int] | None
 ) -> Detector:
     """The detector of a name, whose official weights are downloaded where there are none."""
+    size = input_size_for(name, weights, slice)
     try:
         return load_detector(name, weights, engine, device, threshold=0.0, input_size=size)
     except MissingWeights:
         config = None if weights is not None else catalogue.find(name)
-        if config is None or config.weights is not None or not config.downloads:
+        if config is None or config.weights is not None:
             raise
-        cache.pull(config)
+        kind = next(iter(readable(config, engine)), None)
+        if kind is None:
+            raise
+        cache.pull(config, kind)
     return load_detector(name, None, engine, device, threshold=0.0, input_size=size)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from slicedet.datasets.layout import with_slashes
 from slicedet.datasets.nonfinite import open_json
 from slicedet.errors import InvalidDataset
 from slicedet.texts import printable
@@ -22,7 +23,8 @@ from slicedet.texts import printable
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """An image as its annotation file describes it; width and height in pixels."""
+    """An image as its annotation file describes it; width and height in pixels. file_name: its folders parted by
+    slashes, whatever the file has."""
 
     id: int
     file_name: str
@@ -180,7 +182,7 @@ def image_record(entry: Mapping[str, Any]) -> ImageRecord:
     assert height is not None
     if min(width, height) < 1 or max(width, height) > LARGEST:
         raise ValueError(f"its width and height are {width} and {height}")
-    return ImageRecord(number, name, width, height)
+    return ImageRecord(number, with_slashes(name), width, height)
 
 
 def category_record(entry: Mapping[str, Any]) -> tuple[int, str]:

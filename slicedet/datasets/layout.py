@@ -75,10 +75,15 @@ def annotations_name(split: str) -> str:
     return f"instance_{split}.json"
 
 
+def with_slashes(file_name: str) -> str:
+    """A file name whose folders are parted by slashes; annotations made on Windows may part them by backslashes."""
+    return file_name.replace("\\", "/")
+
+
 def relative(file_name: str) -> PurePosixPath:
     """A file name as a path below the folder of images. Raises InvalidDataset where it leads out of it, or can be the
     name of no file."""
-    path = PurePosixPath(file_name)
+    path = PurePosixPath(with_slashes(file_name))
     if not path.parts or path.is_absolute() or ".." in path.parts or PureWindowsPath(file_name).drive:
         raise InvalidDataset(f"{file_name!r:.80}: leads out of the folder of images; {_RELATIVE}")
     parts = [len(part.encode("utf-8", "replace")) for part in path.parts]

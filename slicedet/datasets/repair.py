@@ -145,7 +145,9 @@ def _write_split(
             numbering.image += 1
             numbers[image.file_name] = numbering.image
             counts["ids-renumbered"] += entry["id"] != numbering.image
-            file.add_image({**entry, "id": numbering.image, "width": image.width, "height": image.height})
+            # The name is as `ImageRecord` has it, which other tools read too.
+            stated = {"file_name": image.file_name, "width": image.width, "height": image.height}
+            file.add_image({**entry, "id": numbering.image, **stated})
     place_of = {image.file_name: place for place, image in kept.items()}
     # An image that was listed twice has boxes under both ids.
     owners = {

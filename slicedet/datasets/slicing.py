@@ -84,7 +84,8 @@ def slice_dataset(
     georeference are GeoTIFFs with theirs, all others are PNG, since a second JPEG compression would cost small objects
     most; pixels are the 8-bit RGB of `Scene`, stretched once per scene. An entry of a tile names its image (`source`)
     and place (`tile`: x, y, width, height), an annotation the one it comes from (`source_id`).
-    Raises InvalidDataset where annotations are of no use or an image is not of the size they state.
+    Raises InvalidDataset where annotations are of no use, an image is not of the size they state, or a split would come
+    to no tile, which no command could read.
     """
     settings = settings or SliceSettings()
     layout = layouts.find(source, images)
@@ -96,10 +97,10 @@ def slice_dataset(
     with new_folder(output) as folder:
         (folder / "images").mkdir()
         (folder / "annotations").mkdir()
+        # Cutting takes hours, so that all splits are looked at before.
+        plans = {name: _planned(layout, dataset, settings) for name, dataset in datasets.items()}
         for part in layout.splits:
-            dataset = datasets[part.name]
-            _check_sizes(layout, dataset, settings)
-            plan = _Plan(dataset, settings)
+            dataset, plan = datasets[part.name], plans.pop(part.name)
             counts: Counter[str] = Counter()
             with ExitStack() as stack:
                 path = folder / "annotations" / annotations_name(part.name)
@@ -113,6 +114,8 @@ def slice_dataset(
                     done += 1
                     if progress is not None:
                         progress(done, total)
+            if not file.images:
+                raise InvalidDataset(f"{part.annotations}: its images show no data, so no tile of them is kept")
             summaries[part.name] = SliceSummary(
                 images=len(dataset.images),
                 tiles=file.images,
@@ -146,6 +149,18 @@ def boxes_in_tile(boxes: NDArray[np.float64], tile: Tile, min_visible: float) ->
     visible = sides.prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     rows = np.flatnonzero(visible >= min_visible)
     return TileBoxes(rows, inside[rows] - np.tile(low, 2), np.minimum(visible[rows], 1.0))
+
+
+def _planned(layout: Layout, dataset: CocoDataset, settings: SliceSettings) -> _Plan:
+    """The tiles of a split. Raises InvalidDataset where there would be none, and what `_check_sizes` raises."""
+    _check_sizes(layout, dataset, settings)
+    plan = _Plan(dataset, settings)
+    if not any(plan.tiles):
+        raise InvalidDataset(
+            f"{dataset.path}: no tile of its images has a box, so none would be kept; --empty-ratio all keeps tiles "
+            "without boxes"
+        )
+    return plan
 
 
 def _check_sizes(layout: Layout, dataset: CocoDataset, settings: SliceSettings) -> None:

@@ -62,7 +62,7 @@ def load_detector(
         raise InvalidSetting(f"weights {weights!r}: expected the path of a file")
     model = str(model)
     if threshold is None:
-        threshold = default_threshold(model)
+        threshold = default_threshold(model, weights)
     check_score(threshold)
     if registered := plugins(model):
         factory = next(iter(registered)).load()
@@ -115,8 +115,8 @@ def _network(
 def _located(
     model: str, weights: str | Path | None, engine: str, size: tuple[int, int] | None
 ) -> tuple[ModelConfig | None, Path]:
-    """The configuration of a model and its weights for an engine; None and the folder, where that is both. With a
-    folder that the configuration itself names, both hold."""
+    """The configuration of a model and its weights for an engine, which may be a folder; None for a folder that the
+    user names, as model or as weights: it says itself what it is and how it is used."""
     if Path(model).is_dir() and not catalogue.knows(model):
         if weights is not None:
             raise InvalidSetting(f"{model}: a folder brings its own weights, {weights} cannot be used with it")
@@ -125,16 +125,17 @@ def _located(
     config = _configuration(model)
     path = Path(weights) if weights is not None else config.weights or _pulled(config, engine, size)
     if path is None:
-        official = f"; slicedet models pull {model} gets the official ones" if config.downloads else ""
+        kinds = readable(config, engine)
+        chosen = "" if kinds[:1] == list(config.downloads)[:1] else f" --kind {kinds[0]}" if kinds else ""
+        official = f"; slicedet models pull {model}{chosen} gets the official ones" if kinds else ""
         raise MissingWeights(
             f"{config.name}: its weights do not come with slicedet; name the file with --weights{official}"
         )
-    own = path == config.weights
+    if weights is not None and path.is_dir():
+        return None, path
     if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
         path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
-    if path.is_dir():
-        return (config if own else None), path
-    if not path.is_file():
+    if not path.exists():
         raise MissingWeights(f"{path}: no such weights file")
     return config, path
 
@@ -162,6 +163,7 @@ def _chosen(
     if chosen is None:
         command = ["slicedet", "bench", model, *(["--weights", str(weights)] if weights is not None else [])]
         command += ["--device", device] if device != "cpu" else []
+        command += ["--slice", "x".join(map(str, size))] if size is not None else []
         warnings.warn(
             f"{model}: nothing is chosen yet for precision auto on this machine, so it is f32; "
             f"{shlex.join(command)} would choose",
@@ -172,17 +174,37 @@ def _chosen(
     return replace(chosen, streams=chosen.streams if asked.streams is None else asked.streams)
 
 
-def default_threshold(model: str) -> float:
-    """The lowest score that is worth keeping, by the configuration of a model as `load_detector` takes it; 0.25 where
-    it says nothing.
+def default_threshold(model: str, weights: str | Path | None = None) -> float:
+    """The lowest score that is worth keeping, by what is said of a model as `load_detector` takes it; 0.25 where
+    nothing is.
+
+    Raises UnknownModel, InvalidConfig or MissingWeights.
+    """
+    config = _described(model, weights)
+    return DEFAULT_THRESHOLD if config is None else config.threshold
+
+
+def _described(model: str, weights: str | Path | None = None) -> ModelConfig | None:
+    """How a model as `load_detector` takes it is used, by its configuration or its folder; None for a plug-in's.
 
     Raises UnknownModel, InvalidConfig or MissingWeights.
     """
     if plugins(model):
-        return DEFAULT_THRESHOLD
+        return None
+    if weights is not None and Path(weights).is_dir():
+        return _read_quietly(Path(weights)).config
     if Path(model).is_dir() and not catalogue.knows(model) and not (Path(model) / catalogue.IN_FOLDER).is_file():
-        return _read_quietly(Path(model)).config.threshold
-    return _configuration(model).threshold
+        return _read_quietly(Path(model)).config
+    return _configuration(model)
+
+
+def input_size_for(
+    model: str, weights: str | Path | None, slice: int | str | tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The `input_size` for tiles of a size, so that a network that can takes them as they are: theirs; None, which
+    leaves it to the model, for tiles that are resized anyway, to show objects as large as in training."""
+    config = _described(model, weights)
+    return None if slice is None or config is None or config.slice is not None else parse_slice(slice)
 
 
 def _read_quietly(folder: Path) -> PaddleModel:
@@ -213,11 +235,16 @@ def plugins(model: str) -> EntryPoints | None:
 def _pulled(config: ModelConfig, engine: str, size: tuple[int, int] | None) -> Path | None:
     """The official weights that have been downloaded, a file or a Paddle folder: of those the engine reads, the first
     that come in the size wanted."""
-    kinds = [kind for kind in config.downloads if engine != "paddle" or kind != "onnx"]
+    kinds = readable(config, engine)
     if at_size(config, size) != config:
         kinds.sort(key=lambda kind: kind != "pdparams")
     found = (cache.find(config, kind) for kind in kinds)
     return next((path for path in found if path is not None), None)
+
+
+def readable(config: ModelConfig, engine: str) -> list[str]:
+    """The kinds of official files that an engine reads."""
+    return [kind for kind in config.downloads if engine != "paddle" or kind != "onnx"]
 
 
 def _engine(choice: EngineChoice, path: Path, config: ModelConfig, device: str) -> Engine:

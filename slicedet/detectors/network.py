@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -57,7 +58,16 @@ class NetworkDetector:
         self.name = config.name
         self.gsd = config.gsd
         self.categories = config.categories
-        run = {"input_size": list(config.input.size), "threshold": threshold, "half_turn": sees_turned(config)}
+        voting = None if config.output.layout == "rows" else config.box_voting
+        run = {
+            "input_size": list(config.input.size),
+            "threshold": threshold,
+            "half_turn": sees_turned(config),
+            "box_voting": voting,
+            "nms": None if config.nms is None else asdict(config.nms),
+            "pixels": {key: value for key, value in asdict(config.input).items() if key not in ("size", "dynamic")},
+            "output": config.output.layout,
+        }
         self.provenance = {**provenance, **engine.provenance, **run}
 
     @property

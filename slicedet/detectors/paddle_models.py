@@ -33,16 +33,17 @@ def from_folder(
 ) -> NetworkDetector:
     """The detector of a folder with a Paddle model; see `load_detector`.
 
-    asked: the configuration that names the folder, whose word on how the network is used goes before the folder's own.
+    asked: the configuration whose weights the folder is; how the network is used it says before the folder does.
     """
     model = paddle_folder.read(folder)
     if asked is not None:
         model = replace(model, config=used_as(model.config, asked))
     if model.config.input.dynamic:
         model = replace(model, config=at_size(model.config, size))
+    cut = model.cut if asked is None or model.cut is None else used_as(model.cut, asked)
     hashes = [digest(path) for path in (model.program_path, model.params_path)]
     provenance = {"weights": model.params_path.name, "weights_sha256": hashes[1], "program_sha256": hashes[0]}
-    config, runs = _engine(lambda: nullcontext(model), model.config, model.cut, hashes, choice, device, onnx_engine)
+    config, runs = _engine(lambda: nullcontext(model), model.config, cut, hashes, choice, device, onnx_engine)
     return NetworkDetector(config, runs, threshold, provenance)
 
 
@@ -91,9 +92,12 @@ def _engine(
         if not path.is_file():
             _convert(source, cut, path)
         return cut, onnx_engine(path, cut)
-    except MissingDependency:
+    except MissingDependency as error:
         if not automatic or conversion.available():
             raise
+        warnings.warn(
+            f"{whole.name}: {error}; the paddle engine runs it, several times slower", ModelWarning, stacklevel=2
+        )
     except conversion.ConversionFailed as error:
         warnings.warn(f"{error}; the paddle engine runs it", ModelWarning, stacklevel=2)
     return _by_paddle(source, whole, cut, device, choice.precision)
@@ -105,10 +109,12 @@ def _by_paddle(
     from slicedet.detectors.paddle import PaddleEngine
 
     with source() as model, tempfile.TemporaryDirectory() as folder:
-        plain = whole.box_voting is None and not whole.half_turn
-        if plain or whole.output.layout != "rows" or cut is None or model.program is None:
+        if whole.output.layout != "rows" or cut is None or model.program is None:
             return whole, PaddleEngine(model, device, precision)
-        # Boxes that vote, or come from another look, are among those that the suppression inside would remove.
+        if whole.box_voting is None and not whole.half_turn and cut.nms == model.program.nms:
+            return whole, PaddleEngine(model, device, precision)
+        # Boxes that vote, or come from another look, are among those that the suppression inside would remove; and it
+        # may be another one that is asked for.
         return cut, PaddleEngine(conversion.cut(model, model.program, cut, Path(folder)), device, precision)
 
 

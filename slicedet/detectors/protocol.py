@@ -66,7 +66,7 @@ def require_detector(detector: object) -> None:
 
 def provenance_of(detector: Detector) -> dict[str, Any]:
     """What a detector says of itself for the record of a run."""
-    return {"name": name_of(detector), **getattr(detector, "provenance", {})}
+    return {"name": name_of(detector), "gsd": getattr(detector, "gsd", None), **getattr(detector, "provenance", {})}
 
 
 def minimum_scores(

@@ -19,6 +19,7 @@ from slicedet.detections import Detections
 from slicedet.detectors.loading import load_detector
 from slicedet.detectors.protocol import Detector
 from slicedet.errors import InvalidConfig, InvalidSetting, MissingDependency, MissingWeights, UnknownModel
+from slicedet.models.cache import digest
 
 
 def load(argument: str, *, weights: str | Path | None, device: str, threshold: float) -> Detector:
@@ -61,7 +62,10 @@ class SahiDetector:
         self.categories = tuple(mapping[key] for key in sorted(mapping))
         self.input_size = model.image_size
         self.threshold = model.confidence_threshold
+        weights = Path(model.model_path) if isinstance(model.model_path, str | Path) else None
         self.provenance = {
+            "weights": None if weights is None else weights.name,
+            "weights_sha256": digest(weights) if weights is not None and weights.is_file() else None,
             "engine": "sahi",
             "engine_version": sahi_version,
             "model_type": type(model).__name__,

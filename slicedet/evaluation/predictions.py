@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from slicedet.datasets.coco import CocoDataset, entries, is_list, not_whole, shown, shown_box, whole
+from slicedet.datasets.layout import with_slashes
 from slicedet.detectors.protocol import minimum_scores
 from slicedet.errors import InvalidDataset, SlicedetWarning
 from slicedet.evaluation.results import Results
@@ -53,7 +54,7 @@ def read(path: str | Path, dataset: CocoDataset) -> SavedPredictions:
     Raises InvalidDataset where the file is neither, an entry is incomplete, or no image is the dataset's.
     """
     path = Path(path)
-    listed = _by_id(path, "images", "file_name")
+    listed = {number: with_slashes(name) for number, name in _by_id(path, "images", "file_name").items()}
     if listed:
         index_of, others = _by_name(listed, dataset)
         names = _by_id(path, "categories", "name")
@@ -126,7 +127,7 @@ def _by_name(listed: dict[int, str], dataset: CocoDataset) -> tuple[dict[int, in
 
 
 def _last(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).name
+    return PurePosixPath(name).name
 
 
 def _warn_of_differences(path: Path, dataset: CocoDataset, strangers: Sequence[str], met: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -66,8 +66,7 @@ def run(
     annotations say; InvalidSetting for a region of interest, outside of which objects would count as missed; and
     whatever `slicedet.predict` raises. An image without any valid pixel is one in which nothing was found.
     """
-    if way not in WAYS:
-        raise InvalidSetting(f"compare {way!r}: expected {' or '.join(WAYS)}")
+    check_ways([way])
     if settings.roi is not None:
         raise InvalidSetting("roi: objects outside would count as missed; evaluate on annotations of the region alone")
     views, frames = [], []
@@ -84,6 +83,13 @@ def run(
         if progress is not None:
             progress(number, len(paths))
     return Run(tuple(detector.categories), settings, views, frames)
+
+
+def check_ways(ways: Iterable[str]) -> None:
+    """Raises InvalidSetting for what is none of WAYS."""
+    for way in ways:
+        if way not in WAYS:
+            raise InvalidSetting(f"compare {way!r}: expected {' or '.join(WAYS)}")
 
 
 def locate(dataset: CocoDataset, folder: Path) -> list[Path]:
@@ -103,8 +109,8 @@ def locate(dataset: CocoDataset, folder: Path) -> list[Path]:
 
 def _inside(name: str, annotations: Path) -> PurePosixPath:
     """A file name that stays in its folder, wherever the annotations want it."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return listed(path.name if path.is_absolute() or ".." in path.parts else path.as_posix(), annotations)
+    path = PurePosixPath(name)
+    return listed(path.name if path.is_absolute() or ".." in path.parts else name, annotations)
 
 
 def _whole(settings: Settings, scene: Scene) -> Settings:

@@ -67,13 +67,16 @@ def pull(
 
 
 def find(config: ModelConfig, kind: str | None = None) -> Path | None:
-    """The same file or folder if it is here, None otherwise; nothing is downloaded.
+    """The same file or folder, by default of the first kind that is here; None where it is not. Nothing is downloaded.
 
     An official file that a user has put in its place counts as downloaded.
     Raises MissingWeights where there is none, CorruptFile where it changed since it came.
     """
     if config.weights is not None and not config.downloads:
         return config.weights
+    if kind is None and config.downloads:
+        found = (find(config, each) for each in config.downloads)
+        return next((path for path in found if path is not None), None)
     item = _Item(config, kind)
     with _writing(item.folder):
         if not item.is_here():

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from slicedet import yaml_files
-from slicedet.errors import InvalidConfig
+from slicedet.errors import InvalidConfig, ModelMismatch
 
 LAYOUTS = ("picodet-heads", "boxes-and-scores", "rows")
 DOWNLOADS = {"onnx": (".onnx",), "paddle": (".tar", ".tar.gz", ".tgz", ".zip"), "pdparams": (".pdparams",)}
@@ -119,11 +119,19 @@ class ModelConfig:
 
 def used_as(network: ModelConfig, other: ModelConfig) -> ModelConfig:
     """A network under the name of another configuration, and used as that one says: not what it is, but what is made
-    of it."""
+    of it. Raises ModelMismatch where it has another number of classes."""
+    if len(network.categories) != len(other.categories):
+        raise ModelMismatch(
+            f"{network.name}: has {len(network.categories)} classes, the configuration {other.name} names "
+            f"{len(other.categories)}"
+        )
+    inside = network.output.layout == "rows"
     return replace(
         network,
         name=other.name,
         title=other.title,
+        categories=other.categories,
+        nms=network.nms if inside or other.nms is None else other.nms,
         gsd=other.gsd,
         slice=other.slice,
         threshold=other.threshold,

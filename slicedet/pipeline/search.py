@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slicedet import boxes as box
 from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector, minimum_scores, threshold_of, tile_size_of
-from slicedet.errors import InvalidDetections, InvalidSetting, SceneWarning, UnreadableWindow
+from slicedet.errors import InvalidDetections, InvalidSetting, SceneWarning, SlicedetWarning, UnreadableWindow
 from slicedet.pipeline.settings import Settings
 from slicedet.raster.orientation import Window
 from slicedet.raster.region import Region
@@ -108,6 +108,7 @@ class Search:
         self.settings = settings
         threshold = threshold_of(detector) if settings.threshold is None else settings.threshold
         self.minimum = minimum_scores(detector.categories, threshold, settings.classes)
+        _warn_of_scores_never_seen(detector, float(self.minimum.min(initial=np.inf)))
         self.region = None if settings.roi is None else Region(settings.roi, scene)
         slice = settings.slice or tile_size_of(detector)
         if slice is None:
@@ -233,6 +234,16 @@ def cut(scene: Scene, slice: int | str | tuple[int, int], settings: Settings, tr
             "be searched; larger ones (--slice) or a coarser --gsd are fewer"
         )
     return grid
+
+
+def _warn_of_scores_never_seen(detector: Detector, lowest: float) -> None:
+    own = threshold_of(detector)
+    if own is not None and lowest < np.float32(own):
+        warnings.warn(
+            f"threshold {lowest:.4g}: the detector returns scores from {own:g} on; load it with the lower threshold",
+            SlicedetWarning,
+            stacklevel=4,
+        )
 
 
 def _together(places: list[Tile]) -> Iterator[tuple[int, int]]:

@@ -189,7 +189,8 @@ class AugmentationConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     """How the validation images are searched while training; see `slicedet.predict`. slice: "full" takes each image
-    whole; None the tile of the network's input size. threshold: lowest score counted."""
+    whole, with its own pixels; None the tile of the network's input size. Tiles of georeferenced images have the
+    training's `gsd`, where that is given. threshold: lowest score counted."""
 
     slice: Annotated[int | str | None, _slice] = None
     overlap: Annotated[float, _number(0, 0.9)] = 0.25

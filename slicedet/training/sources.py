@@ -57,7 +57,7 @@ class Categories:
         return self.names.index(name)
 
     def ids(self, dataset: CocoDataset) -> NDArray[np.int64]:
-        """The trained category of each annotation, NOT_TRAINED where it is ignored or a crowd.
+        """The trained category of each annotation, crowds included, NOT_TRAINED where it is ignored.
 
         Raises InvalidDataset for a category that has annotations, but is not spoken of.
         """
@@ -68,7 +68,7 @@ class Categories:
                     f"({', '.join(self.names)}); map it under categories, or list it under ignored"
                 )
         meaning = [self.meaning.get(name, NOT_TRAINED) for name in dataset.categories]
-        return np.where(dataset.crowd, NOT_TRAINED, np.array(meaning, np.int64)[dataset.category_ids])
+        return np.array(meaning, np.int64)[dataset.category_ids]
 
 
 class LabelledImages:
@@ -98,7 +98,7 @@ class LabelledImages:
                 sizes.append((image.width, image.height))
                 places, labels = dataset.boxes[rows].astype(np.float32), ids[rows]
                 boxes = places[: len(labels)]  # False alarms have no label: they are no objects.
-                wanted = labels != NOT_TRAINED
+                wanted = (labels != NOT_TRAINED) & ~dataset.crowd[rows][: len(labels)]
                 self._objects.append((boxes[wanted], labels[wanted], boxes[~wanted]))
                 self._places.append(places if source.false_alarms else boxes[wanted])
             weights.append(np.full(len(used), source.weight / max(len(used), 1)))
@@ -183,7 +183,8 @@ def opened(path: Path, image: ImageRecord) -> Scene:
 
 def joined(datasets: Sequence[CocoDataset], categories: Categories) -> CocoDataset:
     """Several files as one, with the trained categories; what is ignored becomes a crowd of every category, so that
-    finding it is neither right nor wrong. Images are numbered anew, from 1."""
+    finding it is neither right nor wrong. A crowd of a trained category stays one of its own, as COCO has it. Images
+    are numbered anew, from 1."""
     parts = []
     images: list[ImageRecord] = []
     for dataset in datasets:
@@ -197,7 +198,7 @@ def joined(datasets: Sequence[CocoDataset], categories: Categories) -> CocoDatas
                 dataset.boxes[rows],
                 np.concatenate([ids[kept], every]),
                 dataset.image_indices[rows] + len(images),
-                np.arange(len(rows)) >= len(kept),
+                np.concatenate([dataset.crowd[kept], np.ones(len(left), bool)]),
                 dataset.areas[rows],
             )
         )

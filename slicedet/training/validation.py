@@ -84,9 +84,10 @@ class Validation:
         image = self.dataset.images[index]
         # A tile larger than the image is the image.
         whole = max(image.width, SMALLEST_SLICE), max(image.height, SMALLEST_SLICE)
-        slice = whole if self._config.slice == "full" else self._config.slice
+        # As `slicedet eval` shows images to the model that comes out, so that its figures are the same.
+        slice, gsd = (whole, "native") if self._config.slice == "full" else (self._config.slice, "auto")
         settings = pipeline.Settings(
-            slice, self._config.overlap, MergeRule(self._config.merge), self._config.threshold, gsd="native"
+            slice, self._config.overlap, MergeRule(self._config.merge), self._config.threshold, gsd=gsd
         )
         with Scene(self._paths[index]) as scene:
             try:

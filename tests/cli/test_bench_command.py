@@ -43,9 +43,11 @@ def test_a_table_and_what_auto_is(slicedet: Callable[..., Any], model: list[str]
 
 
 def test_json_says_it_all_and_predict_takes_it(slicedet: Callable[..., Any], model: list[str], photo: str) -> None:
-    made = json.loads(slicedet("bench", model[1], *model[2:], "--tiles", "1", "--image", photo, "--json").out)
+    bench = ("bench", model[1], *model[2:], "--tiles", "1", "--image", photo, "--slice", "160x150", "--json")
+    made = json.loads(slicedet(*bench).out)
+    assert made["tile_size"] == [160, 150]
     assert Path(made["stored"]).is_file()
-    said = slicedet("predict", photo, *model, "--precision", "auto", "--json")
+    said = slicedet("predict", photo, *model, "--slice", "160x150", "--precision", "auto", "--json")
     assert "Warning" not in said.err
     detector = json.loads(said.out)["images"][0]["detector"]
     assert (detector["engine"], detector["precision"]) == (
@@ -77,6 +79,7 @@ def test_a_precision_that_is_not_there_is_one_line(slicedet: Callable[..., Any],
     [
         (("nonsense",), 1, "unknown model"),
         (("--tiles", "0"), 2, "--tiles"),
+        (("--slice", "3"), 2, "slice"),
         (("--image", "none.png"), 1, "none.png"),
         (("sahi:any",), 1, "plug-in"),
     ],

@@ -69,7 +69,15 @@ def test_a_network_of_parameters_follows_the_slice_a_fixed_folder_does_not(
     answer = json.loads(made.out)
     assert answer["largest_differences"]["pixels"] < 0.5
     assert answer["input_size"] == [64, 64]
-    for model, size in (((PICODET, "--weights", weights), 128), (("made",), 64)):
+    # One that is best shown tiles of 128 pixels, enlarged, is so too where the option says 128.
+    config = Path(__file__).parents[2] / "configs" / "picodet_xs_320_coco_lcnet.yaml"
+    (here / "enlarging.yaml").write_text(f"slice: 128\n{config.read_text()}")
+    models = (
+        ((PICODET, "--weights", weights), 128),
+        (("enlarging.yaml", "--weights", weights), 320),
+        (("made",), 64),
+    )
+    for model, size in models:
         predict = ("predict", "photo.png", "-m", *model, "--engine", "paddle", "--slice", "128", "--overwrite")
         assert f", network at {size} x {size}, " in slicedet(*predict).out
         (answer,) = json.loads(slicedet(*predict, "--json").out)["images"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ONNX = b"\x08\x07" + bytes(range(256)) * 100
@@ -73,6 +75,18 @@ def test_pull_and_path(slicedet, mine, host, home):
     assert json.loads(slicedet("models", "path", mine, "--json").out) == {"name": "mine", "path": str(place)}
     assert slicedet("models", "pull", "--force", mine).code == 0
     assert len(host.requests) == 2
+
+
+def test_path_is_the_first_that_is_here_as_for_predict(slicedet, mine, host, home):
+    host.files["/mine.pdparams"] = pickle.dumps({"weight": np.zeros(3, np.float32)}, 4)
+    place = home / "models" / "mine"
+    slicedet("models", "pull", "--kind", "pdparams", mine)
+    assert slicedet("models", "path", mine) == (0, f"{place / 'mine.pdparams'}\n", "")
+    missing = slicedet("models", "path", "--kind", "onnx", mine)
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err == f"Error: mine: not downloaded; slicedet models pull --kind onnx {mine} does it\n"
+    slicedet("models", "pull", mine)
+    assert slicedet("models", "path", mine) == (0, f"{place / 'mine.onnx'}\n", "")
 
 
 def test_what_fails_is_said_and_the_rest_pulled(slicedet, mine, home):

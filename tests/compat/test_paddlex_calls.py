@@ -191,11 +191,31 @@ def test_official_weights_are_downloaded_once(
     monkeypatch.setenv("SLICEDET_MODEL_MIRROR", str(mirror))
     with pytest.raises(SlicedetError, match=r"PicoDet-S_infer\.tar: no such file in the mirror; without network, put"):
         create_pipeline("object_detection")
-    with tarfile.open(mirror / "PicoDet-S_infer.tar", "w") as archive:
-        archive.add(model_dir, "PicoDet-S_infer")
-    assert found(create_pipeline("object_detection", engine="paddle").predict("b.png"))
+    content = {
+        "categories": ["red", "green", "blue"],
+        "input": {"size": [320, 320]},
+        "output": {"layout": "rows"},
+        "downloads": {"paddle": {"url": "https://example.org/colours_infer.tar"}},
+    }
+    Path("colours.yaml").write_text(yaml.safe_dump(content))
+    with tarfile.open(mirror / "colours_infer.tar", "w") as archive:
+        archive.add(model_dir, "colours_infer")
+    expected = found(create_model(model_dir=model_dir, engine="paddle").predict("b.png"))
+    assert found(create_model("colours.yaml", engine="paddle").predict("b.png")) == expected != []
     shutil.rmtree(mirror)
-    assert found(create_model("PicoDet-S", engine="paddle").predict("b.png"))
+    assert found(create_model("colours.yaml", engine="paddle").predict("b.png")) == expected
+
+
+def test_of_official_weights_those_that_the_engine_reads_are_downloaded(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paddle = pytest.importorskip("paddle")
+    name = "picodet_s_320_coco"
+    monkeypatch.setenv("SLICEDET_MODEL_MIRROR", str(tmp_path))
+    with pytest.raises(SlicedetError, match=rf"{name}\.onnx: no such file in the mirror"):
+        create_model(name)
+    paddle.save(slicedet.networks.build(name).state_dict(), str(tmp_path / f"{name}.pdparams"))
+    assert create_model(name, engine="paddle").detector.provenance["weights"] == f"{name}.pdparams"
 
 
 def test_the_folder_may_state_another_name(spoilt: Callable[..., Path], pictures: Path) -> None:

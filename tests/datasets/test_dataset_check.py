@@ -320,6 +320,26 @@ def test_a_file_no_split_lists_is_noted(dataset: Dataset) -> None:
     assert [finding.file for finding in findings.of("image-unlisted")] == ["deep/more.png"]
 
 
+def test_folders_may_be_parted_by_backslashes(dataset: Dataset, tmp_path: Path) -> None:
+    picture(dataset.root / "images" / "deep" / "a0.png", seed=50)
+    (dataset.root / "images" / "a0.png").unlink()
+    dataset.train["images"][0]["file_name"] = "deep\\a0.png"
+    checked = check(dataset.write())
+    assert checked.findings.lines() == []
+    repair(checked, tmp_path / "mended")
+    assert load(tmp_path / "mended", "train")["images"][0]["file_name"] == "deep/a0.png"
+    assert (tmp_path / "mended" / "images" / "deep" / "a0.png").is_file()
+    # Both ways to write it mean one image.
+    dataset.train["images"].append({**dataset.train["images"][0], "id": 77, "file_name": "deep/a0.png"})
+    assert check(dataset.write()).findings.counts == {"image-duplicate-name": 1, "image-without-boxes": 1}
+
+
+@pytest.mark.parametrize("name", ["C:\\photos\\a0.png", "..\\a0.png", "\\\\server\\photos\\a0.png"])
+def test_backslashes_lead_out_of_no_folder(dataset: Dataset, name: str) -> None:
+    dataset.train["images"][0]["file_name"] = name
+    assert check(dataset.write()).findings.counts["image-outside"] == 1
+
+
 def test_recompressed_images_in_both_splits_are_warned_of(dataset: Dataset) -> None:
     with Image.open(dataset.root / "images" / "a0.png") as image:
         image.save(dataset.root / "images" / "copy.jpg", quality=40)

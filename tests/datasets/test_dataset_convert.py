@@ -18,6 +18,7 @@ from dataset_files import load, picture
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
+from slicedet.batch import Batch
 from slicedet.datasets import coco
 from slicedet.datasets.check import check
 from slicedet.datasets.convert import convert
@@ -697,6 +698,34 @@ def test_geojson_and_rasters_in_folders_of_their_own(raster: Any, tmp_path: Path
         features(tmp_path / f"source/labels/{name}.geojson", (500010, 4999990))
     convert(tmp_path / "source", "geojson", tmp_path / "out")
     assert sorted(row[0] for row in rows(tmp_path / "out")) == ["b.tif", "maps/a.tif", "maps/old/b.tif"]
+
+
+def test_a_vector_file_without_features_means_no_objects(raster: Any, tmp_path: Path) -> None:
+    """As `slicedet predict` writes it for an image in which it finds nothing, in any format."""
+    for name, suffix in (("a", "geojson"), ("b", "geojson"), ("c", "gpkg")):
+        path = raster(f"source/{name}.tif", np.zeros((3, 40, 60), np.uint8), **PLACE)
+        found = Detections([[10, 10, 20, 20]], [0.9], [0]) if name == "a" else Detections.empty()
+        with Scene(path) as scene:
+            Prediction(found, ("car",), scene, "none", {}).save(path.with_suffix(f".{suffix}"))
+    done = convert(tmp_path / "source", "geojson", tmp_path / "out")
+    assert (done.images, done.boxes, done.left_out) == ({"train": 3}, {"train": 1}, {})
+    write(tmp_path / "source/b.geojson", '{"type": "FeatureCollection", "features": []}')
+    assert convert(tmp_path / "source", "geojson", tmp_path / "again").images == {"train": 3}
+
+
+@pytest.mark.parametrize("format", ["geojson", "yolo"])
+def test_images_are_those_that_batch_takes(raster: Any, tmp_path: Path, format: str) -> None:
+    pixels = np.zeros((3, 40, 60), np.uint8)
+    names = ("images/a.tif", "images/a.overlay.jpg", "images/a.Overlay.tif", "images/.hidden/b.tif", "images/._a.tif")
+    for name in (*names, "images/results/c.tif"):
+        raster(f"source/{name}", pixels, driver="JPEG" if name.endswith("jpg") else "GTiff", **PLACE)
+    (tmp_path / "source/images/results/.slicedet").mkdir()
+    features(tmp_path / "source/cars.geojson", (500010, 4999990))
+    write(tmp_path / "source/classes.txt", "car")
+    source = tmp_path / ("source/cars.geojson" if format == "geojson" else "source")
+    done = convert(source, format, tmp_path / "out")
+    assert done.images == {"train": 1}
+    assert [item.name for item in Batch(tmp_path / "source", tmp_path / "results").items] == ["images/a.tif"]
 
 
 def test_geojson_of_a_painted_scene_needs_no_option(tmp_path: Path) -> None:

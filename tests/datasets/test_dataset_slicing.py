@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from dataset_files import Dataset, load
+from dataset_files import Dataset, load, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -263,3 +263,36 @@ def test_more_tiles_than_memory_holds_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(InvalidDataset, match=r"a0\.tif: would be [0-9,]+ tiles, at most 1,000,000"):
         slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(slice=64, overlap=0.0))
+
+
+def test_a_split_that_would_have_no_tile_is_said_before_anything_is_cut(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "data")
+    for entry in dataset.val["annotations"]:
+        entry["iscrowd"] = 1
+    (dataset.root / "images" / "a0.png").write_bytes(b"no image")
+    with pytest.raises(InvalidDataset, match=r"instance_val\.json: no tile of .* has a box.*--empty-ratio all keeps"):
+        slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(32))
+    assert not (tmp_path / "tiles").exists()
+    file = dataset.root / "annotations" / "instance_val.json"
+    summary = slice_dataset(file, tmp_path / "tiles", SliceSettings(32, empty_ratio=None))["val"]
+    assert summary.tiles == summary.empty_tiles == len(load(tmp_path / "tiles", "val")["images"]) == 12
+
+
+def test_a_split_without_data_is_said(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "data")
+    dataset.val["annotations"] = []
+    for entry in dataset.val["images"]:
+        Image.new("RGBA", (60, 40)).save(dataset.root / "images" / entry["file_name"])
+    with pytest.raises(InvalidDataset, match=r"instance_val\.json: its images show no data"):
+        slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(32, empty_ratio=None))
+    assert not (tmp_path / "tiles").exists()
+
+
+def test_folders_parted_by_backslashes(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "data")
+    picture(dataset.root / "images" / "deep" / "a0.png")
+    dataset.train["images"][0]["file_name"] = "deep\\a0.png"
+    slice_dataset(dataset.write(), tmp_path / "tiles", SliceSettings(32))
+    sources = {image["source"]: image["file_name"] for image in load(tmp_path / "tiles", "train")["images"]}
+    assert sources["deep/a0.png"].startswith("deep/a0_")
+    assert all((tmp_path / "tiles" / "images" / name).is_file() for name in sources.values())

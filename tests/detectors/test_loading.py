@@ -13,12 +13,24 @@ import openvino
 import pytest
 
 import slicedet
+from slicedet.conditions import conditions, differences
 from slicedet.detectors import choice
 from slicedet.detectors.choice import EngineChoice
 from slicedet.detectors.loading import circumstances_of
 from slicedet.detectors.network import NetworkDetector
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of, provenance_of
-from slicedet.errors import InvalidSetting, MissingWeights, ModelWarning, OutputError, UnknownCategory, UnknownModel
+from slicedet.errors import (
+    InvalidSetting,
+    MissingWeights,
+    ModelMismatch,
+    ModelWarning,
+    OutputError,
+    SlicedetWarning,
+    UnknownCategory,
+    UnknownModel,
+)
+from slicedet.models import conversion
+from slicedet.pipeline import Settings
 
 OWN = "aerial-vehicles"
 """The model that comes with slicedet."""
@@ -45,21 +57,90 @@ def test_a_users_yaml_brings_its_weights(shared: Path, tmp_path: Path) -> None:
     assert name_of(slicedet.load_detector(str(tmp_path / "mine.yaml"))) == "mine"
 
 
+CONFIGS = Path(slicedet.__file__).parents[1] / "configs"
+
+
+def mine(folder: Path, weights: Path, *changes: tuple[str, str]) -> Path:
+    """A YAML file like that of the model that comes along, with one look, these weights and these changes."""
+    text = (CONFIGS / f"{OWN}-fast.yaml").read_text().replace(f"{OWN}/inference.onnx", str(weights))
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml"
+
+
+def network(*arguments: Any, **options: Any) -> NetworkDetector:
+    detector = slicedet.load_detector(*arguments, **options)
+    assert isinstance(detector, NetworkDetector)
+    return detector
+
+
 @pytest.mark.parametrize(("engine", "weights"), [("paddle", "inference.onnx"), ("paddle", ""), ("auto", "")])
 def test_a_configuration_goes_before_the_folder_that_it_names(engine: str, weights: str, tmp_path: Path) -> None:
     """Also where the paddle engine takes the folder in place of the ONNX file."""
     pytest.importorskip("paddle")
-    configs = Path(slicedet.__file__).parents[1] / "configs"
-    text = (configs / f"{OWN}-fast.yaml").read_text().replace("gsd: 0.15", "gsd: 0.2")
-    path = tmp_path / "mine.yaml"
-    path.write_text(text.replace(f"{OWN}/inference.onnx", str(configs / OWN / weights)))
-    detector = slicedet.load_detector(path, engine=engine)
-    assert isinstance(detector, NetworkDetector)
-    assert (detector.name, detector.gsd, detector.provenance["half_turn"]) == ("mine", 0.2, False)
-    # A folder that is named by itself is used as it says.
-    folder = slicedet.load_detector(configs / OWN, engine=engine)
-    assert isinstance(folder, NetworkDetector)
-    assert (folder.name, folder.gsd, folder.provenance["half_turn"]) == (OWN, 0.15, True)
+    if engine == "auto" and not conversion.available():
+        pytest.skip("needs paddle2onnx")
+    changes = (("gsd: 0.15", "gsd: 0.2"), ("[vehicle]", "[thing]"), ("iou: 0.6", "iou: 0.3"))
+    detector = network(mine(tmp_path, CONFIGS / OWN / weights, *changes), engine=engine)
+    assert (detector.name, detector.gsd, detector.categories) == ("mine", 0.2, ("thing",))
+    assert (detector.provenance["half_turn"], detector.provenance["nms"]["iou"]) == (False, 0.3)
+    # A folder that the user names is used as it says, as model or as weights.
+    for folder in (network(CONFIGS / OWN, engine=engine), network("picodet-s", CONFIGS / OWN, engine=engine)):
+        assert (folder.name, folder.gsd, folder.categories, folder.threshold) == (OWN, 0.15, ("vehicle",), 0.67)
+        assert folder.provenance["half_turn"]
+
+
+def test_the_twin_beside_an_onnx_file_is_used_as_asked() -> None:
+    pytest.importorskip("paddle")
+    named = network(f"{OWN}-fast", CONFIGS / OWN / "inference.onnx", engine="paddle")
+    assert (named.name, named.provenance["half_turn"]) == (f"{OWN}-fast", False)
+
+
+def test_a_folder_of_other_classes_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("paddle")
+    with pytest.raises(ModelMismatch, match="has 1 classes, the configuration mine names 2"):
+        slicedet.load_detector(mine(tmp_path, CONFIGS / OWN, ("[vehicle]", "[car, van]")), engine="paddle")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("gsd: 0.15", "gsd: 0.3"),
+        ("iou: 0.6", "iou: 0.5"),
+        ("box_voting: 0.7", "box_voting: 0.6"),
+        ("channels: rgb", "channels: bgr"),
+        ("[0.485,", "[0.4,"),
+        ("interpolation: cubic", "interpolation: linear"),
+    ],
+)
+def test_what_changes_results_is_told_apart(change: tuple[str, str], tmp_path: Path) -> None:
+    """So that a batch does not go on with other settings."""
+    weights = CONFIGS / OWN / "inference.onnx"
+    before, same, now = (
+        conditions(slicedet.load_detector(mine(tmp_path, weights, *each)), Settings(), {})
+        for each in ([], [], [change])
+    )
+    assert differences(before, same) == ""
+    assert len(differences(before, now).split("; ")) == 1
+
+
+def test_scores_that_a_detector_never_returns_are_warned_of() -> None:
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    detector = slicedet.load_detector(OWN)
+    with pytest.warns(SlicedetWarning, match=r"threshold 0\.3: the detector returns scores from 0\.67 on"):
+        slicedet.predict(pixels, detector, threshold=0.3)
+    slicedet.predict(pixels, detector, threshold=0.67)
+    slicedet.predict(pixels, detector, threshold=0.9)
+    slicedet.predict(pixels, slicedet.load_detector(OWN, threshold=0.3), threshold=0.3)
+
+
+def test_the_hint_names_files_that_the_engine_reads(home: Path) -> None:
+    with pytest.raises(MissingWeights, match="models pull picodet_s_320_coco gets"):
+        slicedet.load_detector("picodet_s_320_coco")
+    with pytest.raises(MissingWeights, match="models pull picodet_s_320_coco --kind pdparams gets"):
+        slicedet.load_detector("picodet_s_320_coco", engine="paddle")
 
 
 def test_what_is_missing_is_said() -> None:

@@ -90,6 +90,7 @@ def test_single_files_are_pulled_once(sod: ModelConfig, host: Host, home: Path, 
     path = cache.pull(sod, kind)
     assert (path.name, path.read_bytes()) == (f"sod.{kind}", data)
     assert cache.find(sod, kind) == path == cache.pull(sod, kind)
+    assert cache.find(sod) == path  # Though the archive comes first.
     assert len(host.requests) == 1
 
 

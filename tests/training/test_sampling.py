@@ -255,6 +255,15 @@ def test_image_of_another_size(tmp_path: Path) -> None:
         list(sampler.batches(range(10), 2))
 
 
+def test_folders_may_be_parted_by_backslashes(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    (tmp_path / "images" / "deep").mkdir()
+    (tmp_path / "images" / "train1.png").rename(tmp_path / "images" / "deep" / "train1.png")
+    path.write_text(path.read_text().replace('"train1.png"', json.dumps("deep\\train1.png")))
+    pixels, _ = sampler_of(tmp_path).images.read(1, (0, 0, 160, 128))
+    assert pixels.shape == (128, 160, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

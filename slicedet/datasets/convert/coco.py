@@ -103,12 +103,11 @@ class Reader:
     def _image(self, split: Split, file_name: str) -> Path | None:
         """Where the image of a file name is; names that lead elsewhere count by their last part. None for what can be
         no name."""
-        name = file_name.replace("\\", "/")
         try:
-            below = relative(name)
+            below = relative(file_name)
         except InvalidDataset:
             try:
-                below = relative(last_part(name))
+                below = relative(last_part(file_name))
             except InvalidDataset:
                 return None
         own = split.annotations.stem.removeprefix("instances_").removeprefix("instance_")

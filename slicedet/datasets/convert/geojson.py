@@ -103,6 +103,9 @@ class Reader:
         return layers
 
     def _categories(self, path: Path, fields: list[str], columns: list[Any], count: int) -> list[str]:
+        if not count:
+            # A GeoJSON without features has no properties either.
+            return []
         found = next((name for name in self._properties if name in fields), None)
         wanted = " or ".join(map(repr, self._properties)) if found is None else repr(found)
         if found is not None:

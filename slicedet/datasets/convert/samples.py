@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
-from slicedet.batch.listing import IMAGE_SUFFIXES as LISTED
+from slicedet.batch import listing
 from slicedet.datasets.listing import Box
 from slicedet.errors import InvalidDataset
 
-IMAGE_SUFFIXES = tuple(sorted(LISTED))
+IMAGE_SUFFIXES = tuple(sorted(listing.IMAGE_SUFFIXES))
 """What counts as an image, as for `slicedet batch`."""
 
 
@@ -56,8 +56,9 @@ class Reader(Protocol):
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images in a folder and the folders in it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """All images in a folder and the folders in it, sorted, as for `slicedet batch`: without overlays, hidden files and
+    folders of results. Links to nothing are left out."""
+    return [path for path in listing.images_below(folder) if path.is_file()]
 
 
 def images_below(folder: Path) -> list[Path]:
