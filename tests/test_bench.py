@@ -14,6 +14,7 @@ import slicedet
 from slicedet.bench import Agreement, Timing, bench, recommended
 from slicedet.detectors.choice import EngineChoice
 from slicedet.errors import EmptyImage, InvalidSetting, MissingWeights, ModelWarning, OutputError, UnreadableImage
+from slicedet.models import conversion
 from slicedet.models.catalogue import find
 
 SLOW, MIDDLE, QUICK = EngineChoice("openvino"), EngineChoice("openvino", "f32", 1), EngineChoice("openvino", "bf16")
@@ -121,6 +122,8 @@ def test_what_is_chosen_for_a_slice_is_for_the_weights_that_it_takes(
     shared: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paddle = pytest.importorskip("paddle")
+    if not conversion.available():
+        pytest.skip("needs paddle2onnx")
     name = "picodet_s_320_coco"
     place = home / "models" / name
     place.mkdir(parents=True)

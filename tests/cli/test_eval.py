@@ -211,7 +211,8 @@ def test_a_model_that_is_not_square_is_shown_tiles_of_its_shape(slicedet, small,
     assert slicedet(*export).code == 0
     found = predict(small / "a.png", load_detector("made", engine="paddle"))
     assert (found.run["frame"]["tile_width"], found.run["frame"]["tile_height"]) == (96, 64)
-    done = slicedet("eval", "-m", "made", "--annotations", small / "truth.json", "--images", small, "--map", "*=any")
+    model = ("-m", "made", "--engine", "paddle")
+    done = slicedet("eval", *model, "--annotations", small / "truth.json", "--images", small, "--map", "*=any")
     assert (done.code, done.err) == (0, "")
 
 

@@ -29,7 +29,7 @@ from slicedet.errors import (
     UnknownCategory,
     UnknownModel,
 )
-from slicedet.models import conversion
+from slicedet.models import catalogue, conversion
 from slicedet.pipeline import Settings
 
 OWN = "aerial-vehicles"
@@ -115,15 +115,23 @@ def test_a_folder_of_other_classes_is_refused(tmp_path: Path) -> None:
         ("interpolation: cubic", "interpolation: linear"),
     ],
 )
-def test_what_changes_results_is_told_apart(change: tuple[str, str], tmp_path: Path) -> None:
+def test_what_changes_results_is_told_apart(change: tuple[str, str], tmp_path: Path, fast: NetworkDetector) -> None:
     """So that a batch does not go on with other settings."""
-    weights = CONFIGS / OWN / "inference.onnx"
     before, same, now = (
-        conditions(slicedet.load_detector(mine(tmp_path, weights, *each)), Settings(), {})
+        conditions(
+            NetworkDetector(catalogue.find(str(mine(tmp_path, Path("w.onnx"), *each))), fast.engine, 0.5, {}),
+            Settings(),
+            {},
+        )
         for each in ([], [], [change])
     )
     assert differences(before, same) == ""
     assert len(differences(before, now).split("; ")) == 1
+
+
+@pytest.fixture(scope="module")
+def fast() -> NetworkDetector:
+    return network(f"{OWN}-fast")
 
 
 def test_scores_that_a_detector_never_returns_are_warned_of() -> None:
