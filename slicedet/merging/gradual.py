@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from slicedet.detections import Detections
 from slicedet.merging import Frame, MergeRule
+from slicedet.merging.agreement import SLACK
 from slicedet.merging.edges import MARGIN
 from slicedet.merging.pairs import Floats, Integers, Sweep, connected
 
@@ -60,8 +61,9 @@ class GradualMerge:
         if self._fresh < max(ENOUGH, self._waiting - self._fresh):
             return None
         waiting, given = self._taken()
-        # Agreement also asks for fragments a little beside a box; rounding is far below a pixel.
-        slack = MARGIN * self._reach + 1
+        # Agreement also asks for fragments a little beside a box, both blown up; rounding is far below a pixel. More
+        # would chain what stands in rows, such as parked cars, and nothing of a large field would ever be settled.
+        slack = 2 * SLACK * MARGIN * self._reach + 1
         settled = above(waiting.boxes.astype(np.float64), later, slack)
         self._parts, self._given = [waiting[~settled]], [given[~settled]]
         self._waiting = len(self._parts[0])

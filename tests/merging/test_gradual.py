@@ -83,6 +83,20 @@ def test_what_nothing_can_touch_is_let_go_early(monkeypatch: pytest.MonkeyPatch)
     assert max(waiting) < added / 3
 
 
+def test_a_field_of_objects_near_each_other_is_let_go_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of cars, a little apart: what hardly touches is no chain across the scene."""
+    monkeypatch.setattr(gradual, "ENOUGH", 1)
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(4, 640, 32), np.arange(4, 640, 32)))
+    merge = GradualMerge(MergeRule(), (640, 6400))
+    for top in range(0, 6400, 640):
+        boxes = np.stack([x, y + top, x + 20, y + top + 20], 1)
+        tiles = np.tile([0, top, 640, top + 640], (len(boxes), 1))
+        found = Detections(boxes, np.full(len(boxes), 0.9), np.zeros(len(boxes)), tiles)
+        settled = merge.add(found, top + 640)
+        assert settled is not None
+        assert len(settled.given) == len(boxes)
+
+
 def test_clusters_reach_as_far_as_their_bounding_boxes() -> None:
     boxes = np.array([[0, 0, 50, 10], [40, 5, 50, 60], [5, 40, 20, 50], [80, 0, 90, 60], [100, 0, 110, 99]], float)
     # The third touches neither of the first two, but lies in what they span.
