@@ -116,7 +116,7 @@ def evaluate(
     from slicedet.evaluation.running import LOWEST_SCORE
     from slicedet.models.config import DEFAULT_THRESHOLD
 
-    common = {**comparison, "open_scene": scenes.open, "report": report}
+    common = {"mapping": comparison["mapping"], "open_scene": scenes.open, "report": report}
     if predictions is not None:
         refuse_all_but(
             _OF_FILES,
@@ -125,7 +125,6 @@ def evaluate(
         )
         # A file does not say which threshold suits the model behind it.
         threshold = {"*": DEFAULT_THRESHOLD, **choice.thresholds}
-        del common["ways"]
         compared = comparing.compare_predictions(annotations, predictions, images=images, threshold=threshold, **common)
     elif images is None:
         raise click.UsageError("--images is needed to run a model, or --predictions FILE")
@@ -138,7 +137,14 @@ def evaluate(
         detector = replace(choice, thresholds={"*": lowest}).load(settings.slice)
         with console.progress("images", "image") as progress:
             compared = comparing.compare_detector(
-                annotations, images, detector, settings, threshold=choice.threshold, progress=progress, **common
+                annotations,
+                images,
+                detector,
+                settings,
+                threshold=choice.threshold,
+                ways=comparison["ways"],
+                progress=progress,
+                **common,
             )
     console.say(compared.table())
     if compared.files:

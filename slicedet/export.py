@@ -378,7 +378,7 @@ def _pulled(config: ModelConfig) -> Path | None:
 
 def _require_converter(settings: ExportSettings) -> None:
     if settings.format != "paddle" and not conversion.available():
-        raise MissingDependency(f"format {settings.format}: needs paddle2onnx, which there is for Python up to 3.12")
+        raise MissingDependency(f"format {settings.format}: needs paddle2onnx, which Python has up to 3.12")
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

@@ -61,7 +61,7 @@ def convert(
     Raises ConversionFailed, or MissingDependency without paddle2onnx.
     """
     if not available():
-        raise MissingDependency("other engines than paddle need paddle2onnx to convert it, which Python 3.13 has not")
+        raise MissingDependency("other engines than paddle need paddle2onnx to convert it, which Python has up to 3.12")
     if model.program is None:
         raise ConversionFailed(f"{model.program_path}: only programs in the .json format are converted")
     with cache.writing(target.parent):
