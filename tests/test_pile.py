@@ -13,14 +13,14 @@ from slicedet.pipeline.pile import Pile
 
 
 @given(counts=st.lists(st.integers(0, 70), max_size=12), tiled=st.booleans())
-def test_detections_come_back_in_order(counts: list[int], tiled: bool) -> None:
+def test_detections_come_back_best_first(counts: list[int], tiled: bool) -> None:
     rng = np.random.default_rng(len(counts))
     parts = []
     for count in counts:
         corners = rng.uniform(0, 90, (count, 2))
         boxes = np.concatenate([corners, corners + 5], 1)
         tiles = rng.uniform(0, 90, (count, 4)) if tiled else None
-        parts.append(Detections(boxes, rng.random(count), rng.integers(0, 5, count), tiles))
+        parts.append(Detections(boxes, rng.integers(0, 9, count) / 10, rng.integers(0, 5, count), tiles))
     piled = Pile()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pile, "SMALLEST", 4)
@@ -29,8 +29,11 @@ def test_detections_come_back_in_order(counts: list[int], tiled: bool) -> None:
             for part in parts:
                 piled.add(part)
             assert len(piled) == sum(counts)
-            taken, expected = piled.take(), Detections.concatenate(parts)
+            (taken, places), added = piled.take(), Detections.concatenate(parts)
             assert len(piled) == 0
+            keys = zip(-added.scores, added.boxes.tolist(), added.category_ids, range(len(added)), strict=True)
+            assert places.tolist() == [place for *_, place in sorted(keys)]
+            expected = added[places]
             for name in ("boxes", "scores", "category_ids"):
                 np.testing.assert_array_equal(getattr(taken, name), getattr(expected, name))
             assert (taken.tiles is None) == (expected.tiles is None)

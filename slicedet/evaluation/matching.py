@@ -15,6 +15,9 @@ from slicedet.evaluation.results import Results, Truth, sides
 IOU = 0.5
 """Intersection over union from which on a detection hits an object."""
 
+NEARLY = 0.01
+"""Difference between values of F1 that counts as none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Matches:
@@ -131,4 +134,15 @@ class Curve:
         was hit."""
         if not self.hits.any():
             return None
-        return float(np.floor(self.thresholds[np.argmax(self.f1)] * 1000) / 1000)
+        return _rounded_down(self.thresholds[np.argmax(self.f1)])
+
+    def working_threshold(self) -> float | None:
+        """The lowest threshold whose F1 is within NEARLY of the highest, rounded down to three decimals; None where
+        nothing was hit. On few images F1 hardly changes over a long range, and what is seen later scores lower."""
+        if not self.hits.any():
+            return None
+        return _rounded_down(self.thresholds[np.flatnonzero(self.f1 >= self.f1.max() - NEARLY)[-1]])
+
+
+def _rounded_down(threshold: float) -> float:
+    return float(np.floor(threshold * 1000) / 1000)

@@ -13,16 +13,18 @@ def best_first(scores: NDArray[np.floating], *ties: NDArray[np.generic]) -> NDAr
     """Indices that sort by score descending, then by the `ties` ascending: columns [N] or tables [N, K]."""
     order = np.argsort(-scores)
     ranked = scores[order]
-    same = np.zeros(len(order) + 1, bool)
-    same[1:-1] = ranked[1:] == ranked[:-1]
-    tied = np.flatnonzero(same[1:] | same[:-1])
-    if not len(tied):
-        return order
-    # Some at a time, since the columns of millions take more memory than all else; equal scores stay together.
-    begins = np.flatnonzero(np.diff(ranked[tied], prepend=np.inf))
-    cuts = np.searchsorted(begins, np.arange(AT_ONCE, len(tied), AT_ONCE))
-    for places in np.split(tied, np.unique(begins[cuts[cuts < len(begins)]])):
-        rows = order[places]
-        columns = [column for table in ties for column in table.reshape(len(scores), -1)[rows].T]
-        order[places] = rows[np.lexsort([*columns[::-1], -scores[rows]])]
+    begin = 0
+    while begin < len(order):
+        # Some at a time, since the columns of millions take more memory than all else; equal scores stay together.
+        last = ranked[min(begin + AT_ONCE, len(order)) - 1]
+        end = len(order) - int(np.searchsorted(ranked[::-1], last))
+        part = ranked[begin:end]
+        same = np.zeros(len(part) + 1, bool)
+        same[1:-1] = part[1:] == part[:-1]
+        tied = begin + np.flatnonzero(same[1:] | same[:-1])
+        if len(tied):
+            rows = order[tied]
+            columns = [column for table in ties for column in table.reshape(len(scores), -1)[rows].T]
+            order[tied] = rows[np.lexsort([*columns[::-1], -scores[rows]])]
+        begin = end
     return order

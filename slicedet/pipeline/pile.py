@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.detections import Detections
+from slicedet.merging.order import best_first
 
 SMALLEST, LARGEST = 1 << 14, 1 << 20
 """Rows of one piece: as many as there are already, within these. Millions of detections in thousands of small arrays
@@ -40,15 +41,23 @@ class Pile:
             self._room -= len(part)
             self._count += len(part)
 
-    def take(self) -> Detections:
-        """All of them; the pile is empty afterwards."""
+    def take(self) -> tuple[Detections, NDArray[np.int64]]:
+        """All of them, best score first, ties by coordinates; and the place that each had in the pile, which is empty
+        afterwards."""
         columns: dict[str, Any] = {}
         for name, pieces in self._columns.items():
             pieces[-1] = pieces[-1][: len(pieces[-1]) - self._room]
             columns[name] = np.concatenate(pieces)
             pieces.clear()
         self._columns, self._room, self._count = {}, 0, 0
-        return Detections(**columns) if columns else Detections.empty()
+        if not columns:
+            return Detections.empty(), np.empty(0, np.int64)
+        order = best_first(columns["scores"], columns["boxes"], columns["category_ids"])
+        for values in columns.values():
+            # One number of each at a time: a second copy of millions of boxes would be most of the memory of a search.
+            for numbers in values.reshape(len(order), -1).T:
+                numbers[:] = numbers[order]
+        return Detections(**columns), order
 
     def _grow(self, like: Detections, rows: int) -> None:
         for name in ("boxes", "scores", "category_ids", "tiles"):

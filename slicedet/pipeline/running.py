@@ -18,7 +18,6 @@ from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector, name_of, provenance_of, require_detector
 from slicedet.errors import EmptyImage, InvalidDetections, SlicedetError, UnreadableImage
 from slicedet.merging.gradual import GradualMerge, Settled
-from slicedet.merging.order import best_first
 from slicedet.pipeline.pile import Pile
 from slicedet.pipeline.reading import Ended, Event, Job, Opened, RowKept, RowRead, Task, read_ahead
 from slicedet.pipeline.record import describe, versions
@@ -151,9 +150,7 @@ class _Gathering:
         if self._task.progress is not None:
             self._task.progress(count.total, count.total)  # The last tiles may have been left out.
         self._settled(self._merge.finish())
-        detections = self._kept.take()
-        order = best_first(detections.scores, detections.boxes, detections.category_ids)
-        detections = detections[order]
+        detections, order = self._kept.take()
         settings = self._settings
         record = {
             "slicedet": __version__,

@@ -21,6 +21,9 @@ FILE_NAME = "last.npz"
 
 _RECORD = "record"
 
+_STEPPED, _SCORED = ("step", "loss", "rate"), ("step", "ap", "ap50", "threshold")
+"""What the two kinds of entries of a history have."""
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -95,13 +98,13 @@ def _check_record(record: Any) -> None:
         and all(terms.keys() == pending[0].keys() and _numbers(terms, "loss") for terms in pending)
         and isinstance(history, list)
         and all(_is_logged(each) for each in history)
-        and (best is None or _numbers(best, "step", "ap", "ap50"))
+        and (best is None or _numbers(best, *_SCORED))
     ):
         raise ValueError("a record of other values")
 
 
 def _is_logged(record: Any) -> bool:
-    return _numbers(record, "step", "ap", "ap50") if "ap" in record else _numbers(record, "step", "loss", "rate")
+    return _numbers(record, *(_SCORED if "ap" in record else _STEPPED))
 
 
 def _numbers(record: Any, *needed: str) -> bool:

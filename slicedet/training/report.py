@@ -31,9 +31,8 @@ class Log:
 def line(record: Mapping[str, Any]) -> str:
     """A record of the log as people read it."""
     if "ap" in record:
-        return f"step {record['step']}: AP {record['ap']:.4f}, AP50 {record['ap50']:.4f}" + (
-            ", the best so far" if record["best"] else ""
-        )
+        scores = f"AP {record['ap']:.4f}, AP50 {record['ap50']:.4f}, threshold {record['threshold']:.3g}"
+        return f"step {record['step']}: {scores}" + (", the best so far" if record["best"] else "")
     if "loss" not in record:
         return str(record["message"])
     terms = " ".join(f"{name} {value:.3f}" for name, value in record.items() if name.startswith("loss"))

@@ -45,8 +45,8 @@ BEST = Path("best_model")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to. best, last: records of validations, with step, ap and ap50; None without validation
-    images. model: the exported folder, and weights: its parameters."""
+    """What a training came to. best, last: records of validations, with step, ap, ap50 and threshold; None without
+    validation images. model: the exported folder, and weights: its parameters."""
 
     output: Path
     steps: int
@@ -217,7 +217,7 @@ class Trainer:
             self._keep_best()
         best: dict[str, Any] = load_pdparams(output / BEST / "best_model.pdparams")
         self._average.set_state_dict(best)
-        export.export_network(self._average, self.model, output / BEST / "inference", overwrite=True)
+        export.export_network(self._average, self._best_model(), output / BEST / "inference", overwrite=True)
         report.draw_curves(self.history, output / report.CURVES)
         report.write_result(output, self.model.name, self.model.categories, self._last_score(), self.best)
         return self._outcome()
@@ -332,11 +332,18 @@ class Trainer:
         assert self.validation is not None
         if self._rank == 0:
             score = self.validation.score(self._average)
-            best = self.best is None or score.ap > self.best["ap"]
-            record = {"step": self._step, "ap": score.ap, "ap50": score.ap50, "best": best}
+            ap = score.figures.ap
+            best = self.best is None or ap > self.best["ap"]
+            record = {
+                "step": self._step,
+                "ap": ap,
+                "ap50": score.figures.ap50,
+                "threshold": score.threshold,
+                "best": best,
+            }
             if best:
-                self._keep_best()
                 self.best = record
+                self._keep_best()
             self._add(record)
         if self._ranks > 1:
             paddle.distributed.barrier()
@@ -344,11 +351,15 @@ class Trainer:
     def _keep_best(self) -> None:
         folder = self.config.output / BEST
         checkpoints.save_pdparams(self._finite(_state(self._average)), folder / "best_model.pdparams")
-        stated = model_config.stated(self.model, "best_model.pdparams")
+        stated = model_config.stated(self._best_model(), "best_model.pdparams")
         checkpoints.write(
             yaml.safe_dump(stated, sort_keys=False, allow_unicode=True).encode(),
             folder / catalogue.IN_FOLDER,
         )
+
+    def _best_model(self) -> ModelConfig:
+        """The model with the threshold that the validation images suggest, where there are any."""
+        return self.model if self.best is None else replace(self.model, threshold=self.best["threshold"])
 
     def _save(self) -> None:
         if self._rank != 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -15,9 +15,12 @@ from slicedet.datasets.coco import CHECK
 from slicedet.detections import Detections
 from slicedet.detectors.network import Image, NetworkDetector, Outputs, normalised
 from slicedet.errors import EmptyImage, InvalidDataset
-from slicedet.evaluation import Figures, average_precision
+from slicedet.evaluation import Figures
+from slicedet.evaluation.evaluating import evaluate
+from slicedet.evaluation.predictions import SavedPredictions
+from slicedet.evaluation.results import Results
 from slicedet.merging import MergeRule
-from slicedet.models.config import ModelConfig
+from slicedet.models.config import DEFAULT_THRESHOLD, ModelConfig
 from slicedet.networks import Network
 from slicedet.raster.scene import Scene
 from slicedet.tiling import SMALLEST_SLICE
@@ -26,6 +29,14 @@ from slicedet.training.sources import Categories, joined, opened, present, read_
 
 _BATCH = 4
 """Tiles run at a time: more do not go faster on a CPU, and take more memory."""
+
+
+class Score(NamedTuple):
+    """How a network does on the validation images. threshold: the score that it works well from; the default one where
+    it found nothing."""
+
+    figures: Figures
+    threshold: float
 
 
 class NetworkEngine:
@@ -72,13 +83,15 @@ class Validation:
         self._config = config
         self._model = model
 
-    def score(self, network: Network) -> Figures:
+    def score(self, network: Network) -> Score:
         """Searches all images; the network stays as it is, in eval mode."""
         detector = NetworkDetector(self._model, NetworkEngine(network, self._model), self._config.threshold, {})
         # Paddle lets every package talk that would tell more than warnings.
         logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
-        found = [self._search(detector, index) for index in range(len(self._paths))]
-        return average_precision(self.dataset, found)
+        found = Results.of([self._search(detector, index) for index in range(len(self._paths))])
+        evaluation = evaluate(self.dataset, SavedPredictions(self._model.categories, found, ()))
+        threshold = evaluation.curve.working_threshold()
+        return Score(evaluation.average_precision, DEFAULT_THRESHOLD if threshold is None else threshold)
 
     def _search(self, detector: NetworkDetector, index: int) -> Detections:
         image = self.dataset.images[index]

@@ -12,7 +12,7 @@ from slicedet.datasets import coco
 from slicedet.evaluation import plots, predictions
 from slicedet.evaluation.classes import Classes
 from slicedet.evaluation.evaluating import evaluate
-from slicedet.evaluation.matching import Curve, match
+from slicedet.evaluation.matching import Curve, Matches, match
 from slicedet.evaluation.results import Results, Truth, compared
 
 
@@ -106,5 +106,23 @@ def test_nothing_found_has_no_best_threshold(scatter, write):
     evaluation = evaluate(dataset, predictions.read(write("found.json", []), dataset))
     counts = evaluation.at_threshold.counts
     assert evaluation.at_best is None
+    assert evaluation.curve.working_threshold() is None
     assert (counts.hits, counts.false_alarms, counts.recall, counts.f1) == (0, 0, 0, 0)
     assert np.isnan(counts.precision)
+
+
+def test_the_working_threshold_is_the_lowest_that_is_nearly_best():
+    scores = np.array([0.9, 0.8, 0.7, 0.61234, 0.5, 0.4])
+    hit = np.array([True, True, True, True, False, False])
+    matches = Matches(hit, np.zeros(6, bool), np.where(hit, np.arange(6), -1), np.ones(4, bool), np.zeros(4, bool))
+    curve = Curve.of(scores, matches)
+    # All four from 0.61234 on: F1 is 1 there, 8 / 9 with the next.
+    assert (curve.best_threshold(), curve.working_threshold()) == (0.612, 0.612)
+    # Of a thousand hits the last five hardly matter, nor do three false alarms behind them.
+    scores = np.linspace(1, 0.5, 1003)
+    hit = np.arange(1003) < 1000
+    nothing = np.zeros(1003, bool)
+    matches = Matches(hit, nothing, np.where(hit, np.arange(1003), -1), np.ones(1000, bool), np.zeros(1000, bool))
+    curve = Curve.of(scores, matches)
+    assert curve.best_threshold() == np.floor(scores[999] * 1000) / 1000
+    assert curve.working_threshold() == 0.5

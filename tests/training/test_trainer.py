@@ -18,6 +18,7 @@ from slicedet.cli import main
 from small_data import configured, message, train, write_dataset
 
 import slicedet
+from slicedet.detectors.loading import default_threshold
 from slicedet.errors import InvalidDataset, InvalidTraining, SlicedetError
 from slicedet.training import checkpoint, report
 from slicedet.training.config import load
@@ -47,7 +48,10 @@ def test_command_and_its_results(tmp_path: Path) -> None:
     for name in ("config.yaml", "train.log", "curves.png", "last.npz", "best_model/model.yaml"):
         assert (output / name).is_file()
     assert load(output / "config.yaml").steps == 3
-    detector = slicedet.load_detector(str(output / "best_model" / "inference"), engine="paddle", threshold=0.0)
+    exported = output / "best_model" / "inference"
+    for model in (exported, output / "best_model" / "model.yaml"):
+        assert default_threshold(str(model)) == outcome["best"]["threshold"]
+    detector = slicedet.load_detector(str(exported), engine="paddle", threshold=0.0)
     assert tuple(detector.categories) == ("car",)
     found = slicedet.predict(tmp_path / "images" / "val0.png", detector, slice=64, threshold=0.0)
     assert found.run["tiles"]["run"] > 1

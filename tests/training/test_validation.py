@@ -82,11 +82,13 @@ def test_figures_are_those_of_eval(tmp_path: Path, changes: dict[str, Any], way:
     model = _trained_model(config, ("car",))
     network = rectangles()
     categories = Categories(("car",), {"car": 0})
-    figures = Validation(config.val, categories, config.evaluation, model).score(network)
+    figures, threshold = Validation(config.val, categories, config.evaluation, model).score(network)
     detector = NetworkDetector(model, NetworkEngine(network, model), 0.01, {})
     annotations = tmp_path / "annotations" / "instance_val.json"
     compared = compare_detector(annotations, tmp_path / "images", detector, ways=[way], threshold=0.25)
-    expected = compared.evaluations[way].average_precision
+    evaluation = compared.evaluations[way]
+    expected = evaluation.average_precision
+    assert threshold == (evaluation.curve.working_threshold() or 0.25)
     assert (figures.ap, figures.ap50, figures.objects) == (expected.ap, expected.ap50, expected.objects)
     assert (figures.ap50 > 0.9) == found
 
