@@ -110,7 +110,7 @@ def export(
     """Writes a model as a folder, which appears whole and once it has been run, or not at all.
 
     model: a catalogue name, a YAML file with a `network` section or a folder with such a model.yaml, or, for "onnx" and
-    "openvino", a folder of Paddle's. weights: .pdparams or a folder of Paddle's, by default the configuration's or the
+    "openvino", a folder of Paddle's, or what names one, as "aerial-vehicles" does. weights: .pdparams or a folder of Paddle's, by default the configuration's or the
     official .pdparams, once pulled.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch (the parameters are not the network's, or what was
     written computes something else), InvalidSetting, MissingDependency or OutputError.
@@ -130,6 +130,7 @@ def export(
             f"{config.name}: its parameters do not come with slicedet; name the .pdparams file with --weights"
             + (f"; slicedet models pull --kind pdparams {model} gets the official ones" if config.downloads else "")
         )
+    path = paddle_folder.around(path)
     if path.is_dir():
         return _export_folder(path, config if weights is None else None, target, settings, overwrite)
     if not path.is_file():

@@ -133,8 +133,8 @@ def _located(
         )
     if weights is not None and path.is_dir():
         return None, path
-    if engine == "paddle" and path.suffix == ".onnx" and (path.parent / "inference.json").is_file():
-        path = path.parent  # PaddleX, too, keeps an ONNX file beside the program.
+    if engine == "paddle":
+        path = paddle_folder.around(path)
     if not path.exists():
         raise MissingWeights(f"{path}: no such weights file")
     return config, path

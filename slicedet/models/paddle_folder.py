@@ -78,6 +78,11 @@ def files(folder: Path) -> tuple[Path, Path, Path]:
     raise UnknownModel(f"{folder}: no Paddle model in this folder (model.json, model.pdiparams and infer_cfg.yml)")
 
 
+def around(path: Path) -> Path:
+    """The folder with the program that an ONNX file lies beside, where PaddleX, too, keeps one; else the path itself."""
+    return path.parent if path.suffix == ".onnx" and (path.parent / "inference.json").is_file() else path
+
+
 def content_of(path: Path) -> Mapping[str, Any]:
     """The keys and values of a YAML file. Raises InvalidConfig."""
     return mapping(yaml_files.read(path, InvalidConfig), path, "the file")
