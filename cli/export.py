@@ -50,8 +50,8 @@ def export(
     """Write a model as a folder that Paddle, ONNX Runtime or OpenVINO run.
 
     MODEL is a name (see slicedet models), a YAML file with a network section, a folder with such a model.yaml (a
-    training's best_model), or, for onnx and openvino, aerial-vehicles or the folder of any Paddle model. What is written is run and compared
-    with the network before it takes its place.
+    training's best_model), or, for onnx and openvino, aerial-vehicles or the folder of any Paddle model. What is
+    written is run and compared with the network before it takes its place.
     """
     from slicedet.errors import InvalidSetting
     from slicedet.export import ExportSettings

@@ -110,8 +110,8 @@ def export(
     """Writes a model as a folder, which appears whole and once it has been run, or not at all.
 
     model: a catalogue name, a YAML file with a `network` section or a folder with such a model.yaml, or, for "onnx" and
-    "openvino", a folder of Paddle's, or what names one, as "aerial-vehicles" does. weights: .pdparams or a folder of Paddle's, by default the configuration's or the
-    official .pdparams, once pulled.
+    "openvino", a folder of Paddle's, or what names one, as "aerial-vehicles" does. weights: .pdparams or a folder of
+    Paddle's, by default the configuration's or the official .pdparams, once pulled.
     Raises UnknownModel, InvalidConfig, MissingWeights, ModelMismatch (the parameters are not the network's, or what was
     written computes something else), InvalidSetting, MissingDependency or OutputError.
     """

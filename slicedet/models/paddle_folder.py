@@ -79,7 +79,7 @@ def files(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def around(path: Path) -> Path:
-    """The folder with the program that an ONNX file lies beside, where PaddleX, too, keeps one; else the path itself."""
+    """Of an ONNX file beside a program, where PaddleX, too, keeps one, the folder; else the path itself."""
     return path.parent if path.suffix == ".onnx" and (path.parent / "inference.json").is_file() else path
 
 
