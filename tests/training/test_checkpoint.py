@@ -24,8 +24,11 @@ RECORD = {
     "replicas": 2,
     "scaler": {},
     "pending": [{"loss": 0.5, "loss_box": 0.25}],
-    "best": {"step": 6, "ap": 0.5, "ap50": 0.75, "best": True},
-    "history": [{"step": 6, "loss": 0.1, "rate": 0.1}, {"step": 6, "ap": 0.5, "ap50": 0.75, "best": True}],
+    "best": {"step": 6, "ap": 0.5, "ap50": 0.75, "threshold": 0.3, "best": True},
+    "history": [
+        {"step": 6, "loss": 0.1, "rate": 0.1},
+        {"step": 6, "ap": 0.5, "ap50": 0.75, "threshold": 0.3, "best": True},
+    ],
 }
 
 
