@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slicedet.detectors.choice import EngineChoice
 from slicedet.detectors.network import Engine, NetworkDetector
-from slicedet.errors import MissingDependency, ModelMismatch, ModelWarning
+from slicedet.errors import MissingDependency, ModelWarning
 from slicedet.models import conversion, network_folder, paddle_folder
 from slicedet.models.cache import digest
 from slicedet.models.config import ModelConfig, at_size, used_as
@@ -122,11 +122,11 @@ def _convert(source: Source, cut: ModelConfig, path: Path) -> None:
     from slicedet.detectors.openvino import OpenVinoEngine
     from slicedet.detectors.paddle import PaddleEngine
 
-    def check(made: Path) -> Engine:
-        try:
-            return OpenVinoEngine(made, cut, "cpu", "f32")
-        except ModelMismatch as error:
-            raise conversion.ConversionFailed(str(error)) from error
-
     with source() as model:
-        conversion.convert(model, cut, path, lambda part: PaddleEngine(part, "cpu", "f32"), check)
+        conversion.convert(
+            model,
+            cut,
+            path,
+            lambda part: PaddleEngine(part, "cpu", "f32"),
+            lambda made: OpenVinoEngine(made, cut, "cpu", "f32"),
+        )

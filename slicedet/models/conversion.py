@@ -72,11 +72,14 @@ def convert(
         made = folder / "model.onnx"
         to_onnx(model.program, model.params_path, made)
         image = probe(config.input.size)
-        # Copied, since they hold only until the engine goes on.
-        wanted, given = (
-            [array.copy() for outputs in engine.stream([image]) for array in outputs]
-            for engine in (reference(part), check(made))
-        )
+        try:
+            # Copied, since they hold only until the engine goes on.
+            wanted, given = (
+                [array.copy() for outputs in engine.stream([image]) for array in outputs]
+                for engine in (reference(part), check(made))
+            )
+        except ModelMismatch as error:
+            raise ConversionFailed(str(error)) from error
         differences = compare(config, wanted, given, model.program_path)
         os.replace(made, target)
     return differences

@@ -19,7 +19,7 @@ NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_
 
 @functools.cache
 def lively(name: str) -> networks.Network:
-    """A network whose scores spread, the same at every run."""
+    """A network whose scores spread and depend on the image, the same at every run."""
     network = networks.build(name)
     rng = np.random.default_rng(0)
     state = network.state_dict()
@@ -30,16 +30,37 @@ def lively(name: str) -> networks.Network:
         noise = rng.standard_normal(value.shape)
         if value.ndim == 4:
             last = key.startswith(("head.head_", "yolo_head.pred_"))
-            noise *= np.sqrt((60 if last else 1.5) / np.prod(value.shape[1:]))
+            noise *= np.sqrt((1 if last else 1.5) / np.prod(value.shape[1:]))
         elif value.ndim == 2:
             noise /= np.sqrt(value.shape[0])
-        elif key.endswith(("weight", "_variance", "alpha")):
+        elif key.endswith(("weight", "alpha")):
             noise = 1 + 0.1 * np.abs(noise)
         else:
             noise *= 0.05
         values[key] = noise.astype("float32")
     network.set_state_dict({**state, **values})
+    _normalise(network, rng)
     return network
+
+
+def _normalise(network: networks.Network, rng: np.random.Generator) -> None:
+    """Sets the statistics of all batch norms to those of a batch, without which nothing of an image would reach the
+    last layers."""
+    norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        norm._momentum = 0.0
+    paddle.seed(0)  # For dropout.
+    network.train()
+    with paddle.no_grad():
+        coarse, fine = (rng.standard_normal((4, 3, size, size), "float32") for size in (9, 160))
+        smooth = paddle.nn.functional.interpolate(paddle.to_tensor(coarse), [160, 160], mode="bicubic")
+        network(smooth + 0.5 * paddle.to_tensor(fine))
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm._momentum = momentum
+        # What hardly varies in that batch is not to drown the rest in another.
+        norm._variance.set_value(paddle.clip(norm._variance, min=0.4))
 
 
 class WithSuppression(paddle.nn.Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -35,6 +36,9 @@ from slicedet.pipeline import Settings
 OWN = "aerial-vehicles"
 """The model that comes with slicedet."""
 
+QUICK = "onnxruntime" if importlib.util.find_spec("onnxruntime") else "openvino"
+"""The engine for what does not depend on it: the first compiles nothing."""
+
 CATEGORIES = ("car", "truck", "bus")
 
 
@@ -54,7 +58,7 @@ def test_a_users_yaml_brings_its_weights(shared: Path, tmp_path: Path) -> None:
     config = Path(slicedet.__file__).parents[1] / "configs" / "picodet_s_320_coco.yaml"
     (tmp_path / "w.onnx").symlink_to(shared / "models" / "picodet_s_320_coco.onnx")
     (tmp_path / "mine.yaml").write_text(config.read_text() + "weights: w.onnx\n")
-    assert name_of(slicedet.load_detector(str(tmp_path / "mine.yaml"))) == "mine"
+    assert name_of(slicedet.load_detector(str(tmp_path / "mine.yaml"), engine=QUICK)) == "mine"
 
 
 CONFIGS = Path(slicedet.__file__).parents[1] / "configs"
@@ -76,17 +80,24 @@ def network(*arguments: Any, **options: Any) -> NetworkDetector:
     return detector
 
 
-@pytest.mark.parametrize(("engine", "weights"), [("paddle", "inference.onnx"), ("paddle", ""), ("auto", "")])
+@pytest.mark.parametrize(("engine", "weights"), [("paddle", "inference.onnx"), ("paddle", ""), (QUICK, "")])
 def test_a_configuration_goes_before_the_folder_that_it_names(engine: str, weights: str, tmp_path: Path) -> None:
     """Also where the paddle engine takes the folder in place of the ONNX file."""
     pytest.importorskip("paddle")
-    if engine == "auto" and not conversion.available():
+    if engine == QUICK and not conversion.available():
         pytest.skip("needs paddle2onnx")
     changes = (("gsd: 0.15", "gsd: 0.2"), ("[vehicle]", "[thing]"), ("iou: 0.6", "iou: 0.3"))
     detector = network(mine(tmp_path, CONFIGS / OWN / weights, *changes), engine=engine)
     assert (detector.name, detector.gsd, detector.categories) == ("mine", 0.2, ("thing",))
     assert (detector.provenance["half_turn"], detector.provenance["nms"]["iou"]) == (False, 0.3)
-    # A folder that the user names is used as it says, as model or as weights.
+
+
+@pytest.mark.parametrize("engine", ["paddle", QUICK])
+def test_a_folder_that_the_user_names_is_used_as_it_says(engine: str) -> None:
+    """As model or as weights."""
+    pytest.importorskip("paddle")
+    if engine == QUICK and not conversion.available():
+        pytest.skip("needs paddle2onnx")
     for folder in (network(CONFIGS / OWN, engine=engine), network("picodet-s", CONFIGS / OWN, engine=engine)):
         assert (folder.name, folder.gsd, folder.categories, folder.threshold) == (OWN, 0.15, ("vehicle",), 0.67)
         assert folder.provenance["half_turn"]
@@ -131,17 +142,17 @@ def test_what_changes_results_is_told_apart(change: tuple[str, str], tmp_path: P
 
 @pytest.fixture(scope="module")
 def fast() -> NetworkDetector:
-    return network(f"{OWN}-fast")
+    return network(f"{OWN}-fast", engine=QUICK)
 
 
 def test_scores_that_a_detector_never_returns_are_warned_of() -> None:
-    pixels = np.zeros((300, 300, 3), np.uint8)
-    detector = slicedet.load_detector(OWN)
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    detector = slicedet.load_detector(OWN, engine=QUICK)
     with pytest.warns(SlicedetWarning, match=r"threshold 0\.3: the detector returns scores from 0\.67 on"):
         slicedet.predict(pixels, detector, threshold=0.3)
     slicedet.predict(pixels, detector, threshold=0.67)
     slicedet.predict(pixels, detector, threshold=0.9)
-    slicedet.predict(pixels, slicedet.load_detector(OWN, threshold=0.3), threshold=0.3)
+    slicedet.predict(pixels, slicedet.load_detector(OWN, engine=QUICK, threshold=0.3), threshold=0.3)
 
 
 def test_the_hint_names_files_that_the_engine_reads(home: Path) -> None:
@@ -224,21 +235,23 @@ def test_pulled_weights_need_not_be_named(shared: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("SLICEDET_MODEL_MIRROR", str(shared / "models"))
     cache.pull(catalogue.find("picodet_s_320_coco"))
     monkeypatch.delenv("SLICEDET_MODEL_MIRROR")
-    (found,) = slicedet.load_detector("picodet_s_320_coco", threshold=0).detect([np.zeros((320, 320, 3), np.uint8)])
+    detector = slicedet.load_detector("picodet_s_320_coco", engine=QUICK, threshold=0)
+    (found,) = detector.detect([np.zeros((320, 320, 3), np.uint8)])
     assert len(found) > 0
 
 
-def test_f32_is_asked_of_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f32_and_streams_are_asked_of_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     hints = []
     compile_model = openvino.Core.compile_model
 
     def noting(core: openvino.Core, model: Any, device: str, config: dict[str, Any]) -> Any:
-        hints.append(config["INFERENCE_PRECISION_HINT"])
+        hints.append((config["INFERENCE_PRECISION_HINT"], config["NUM_STREAMS"]))
         return compile_model(core, model, device, config)
 
     monkeypatch.setattr(openvino.Core, "compile_model", noting)
-    assert slicedet.load_detector(OWN).provenance["precision"] == "f32"
-    assert hints == ["f32"]
+    said = slicedet.load_detector(OWN, streams=1).provenance
+    assert (said["precision"], said["streams"]) == ("f32", 1)
+    assert hints == [("f32", "1")]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
@@ -263,8 +276,7 @@ def test_unknown_precisions_and_numbers_of_streams_are_refused() -> None:
         slicedet.load_detector(OWN, device="gpu9", precision="f16")
 
 
-def test_streams_reach_the_engines_that_have_them() -> None:
-    assert slicedet.load_detector(OWN, streams=1).provenance["streams"] == 1
+def test_streams_reach_onnxruntime() -> None:
     pytest.importorskip("onnxruntime")
     assert slicedet.load_detector(OWN, engine="onnxruntime", streams=2).provenance["streams"] == 2
 
@@ -285,7 +297,7 @@ def test_auto_is_f32_until_something_is_chosen(home: Path) -> None:
 def test_the_warning_names_the_whole_command(shared: Path, home: Path) -> None:
     weights = shared / "models" / "picodet_s_320_coco.onnx"
     with pytest.warns(ModelWarning, match=f"slicedet bench picodet_s_320_coco --weights {re.escape(str(weights))} "):
-        slicedet.load_detector("picodet_s_320_coco", weights, precision="auto")
+        slicedet.load_detector("picodet_s_320_coco", weights, engine=QUICK, precision="auto")
 
 
 def test_auto_is_what_was_chosen(home: Path) -> None:
@@ -355,7 +367,7 @@ def test_garbled_files_are_ignored(home: Path, content: bytes) -> None:
 def test_a_garbled_choice_is_f32(home: Path) -> None:
     choice.store(circumstances_of(OWN, None, "cpu"), {}).write_bytes(b"{")
     with pytest.warns(ModelWarning) as told:
-        assert slicedet.load_detector(OWN, precision="auto").provenance["precision"] == "f32"
+        assert slicedet.load_detector(OWN, engine=QUICK, precision="auto").provenance["precision"] == "f32"
     assert [str(warning.message).partition(": ")[2].split()[0] for warning in told] == ["not", "nothing"]
 
 
