@@ -12,6 +12,7 @@ import pytest
 
 import slicedet
 from slicedet.bench import Agreement, Timing, bench, recommended
+from slicedet.detectors import choice
 from slicedet.detectors.choice import EngineChoice
 from slicedet.errors import EmptyImage, InvalidSetting, MissingWeights, ModelWarning, OutputError, UnreadableImage
 from slicedet.models import conversion
@@ -22,8 +23,9 @@ SLOW, MIDDLE, QUICK = EngineChoice("openvino"), EngineChoice("openvino", "f32", 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One measurement, as no time is looked at."""
+    """One measurement, and no pause before it, as no time is looked at."""
     monkeypatch.setattr("slicedet.bench.ROUNDS", 1)
+    monkeypatch.setattr("slicedet.bench.PAUSE", 0)
 
 
 def detections(boxes: list[list[float]], scores: list[float], classes: list[int]) -> slicedet.Detections:
@@ -130,21 +132,25 @@ def test_what_is_chosen_for_a_slice_is_for_the_weights_that_it_takes(
     shutil.copy(shared / "models" / f"{name}.onnx", place)
     paddle.seed(0)
     paddle.save(slicedet.networks.build(name).state_dict(), str(place / f"{name}.pdparams"))
-    monkeypatch.setattr("slicedet.bench.ENGINES", ("openvino",))  # The others are in the test above.
-    made = bench(name, tiles=1, slice=128)
-    assert made.tile_size == (128, 128)
+    # The others are in the test above.
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("openvino",))
+    monkeypatch.setattr(choice, "options", lambda engine, device: [EngineChoice(engine)])
+    made = bench(name, tiles=1, slice=96)
+    assert made.tile_size == (96, 96)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        said = slicedet.load_detector(name, precision="auto", input_size=128).provenance
-    assert (said["weights"], said["input_size"]) == (f"{name}.pdparams", [128, 128])
+        said = slicedet.load_detector(name, precision="auto", input_size=96).provenance
+    assert (said["weights"], said["input_size"]) == (f"{name}.pdparams", [96, 96])
     assert said["precision"] == made.chosen["auto"].precision
     with pytest.warns(ModelWarning, match="nothing is chosen yet"):
         assert slicedet.load_detector(name, precision="auto").provenance["weights"] == f"{name}.onnx"
 
 
 def test_what_does_not_run_is_said_and_the_image_is_the_users(
-    shared: Path, home: Path, raster: Callable[..., Path]
+    shared: Path, home: Path, raster: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("onnxruntime", "paddle"))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 400, 700), dtype=np.uint8)
     pixels[:, :, :320] = 0
     image = raster("photo.tif", pixels, nodata=0)
@@ -168,6 +174,8 @@ def test_what_cannot_be_measured_is_one_line(
         bench("picodet_s_320_coco")
     with pytest.raises(InvalidSetting, match="'gpu9'"):
         bench("aerial-vehicles", device="gpu9")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("onnxruntime",))  # It loads sooner.
     with pytest.raises(UnreadableImage, match=r"none\.tif"):
         bench("aerial-vehicles", image="none.tif")
     with pytest.raises(EmptyImage, match=r"empty\.tif"):

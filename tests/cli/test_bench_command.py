@@ -17,8 +17,9 @@ pytestmark = pytest.mark.usefixtures("home")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One measurement, as no time is looked at."""
+    """One measurement, and no pause before it, as no time is looked at."""
     monkeypatch.setattr("slicedet.bench.ROUNDS", 1)
+    monkeypatch.setattr("slicedet.bench.PAUSE", 0)
 
 
 @pytest.fixture
@@ -42,7 +43,11 @@ def test_a_table_and_what_auto_is(slicedet: Callable[..., Any], model: list[str]
     assert "--precision auto --engine openvino is now openvino in " in said.out
 
 
-def test_json_says_it_all_and_predict_takes_it(slicedet: Callable[..., Any], model: list[str], photo: str) -> None:
+def test_json_says_it_all_and_predict_takes_it(
+    slicedet: Callable[..., Any], model: list[str], photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("onnxruntime",))  # Not what predict takes by itself.
     bench = ("bench", model[1], *model[2:], "--tiles", "1", "--image", photo, "--slice", "160x150", "--json")
     made = json.loads(slicedet(*bench).out)
     assert made["tile_size"] == [160, 150]
@@ -85,8 +90,10 @@ def test_a_precision_that_is_not_there_is_one_line(slicedet: Callable[..., Any],
     ],
 )
 def test_one_line_for_what_is_wrong(
-    slicedet: Callable[..., Any], arguments: tuple[str, ...], code: int, said: str
+    slicedet: Callable[..., Any], arguments: tuple[str, ...], code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("slicedet.bench.ENGINES", ("onnxruntime",))  # It loads sooner.
     given = slicedet("bench", *arguments)
     assert (given.code, given.out) == (code, "")
     assert said in given.err.splitlines()[-1]

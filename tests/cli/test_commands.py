@@ -25,6 +25,13 @@ def picture(shared):
     return shared / "geotiff/colorado_rgb.tif"
 
 
+@pytest.fixture
+def quick(model):
+    """The same network on ONNX Runtime, which loads it ten times as fast as OpenVINO."""
+    pytest.importorskip("onnxruntime")
+    return [*model, "--engine", "onnxruntime"]
+
+
 def names(folder) -> set[str]:
     """Names of the files in a folder, less what a batch keeps for itself."""
     files = (path for path in folder.rglob("*") if path.is_file() and ".slicedet" not in path.parts)
@@ -41,9 +48,9 @@ def test_predict_writes_geojson_here_and_says_so(slicedet, here, picture, model)
     assert {line.strip() for line in written} == names(here)
 
 
-def test_predict_writes_coco_where_there_is_no_place(slicedet, here, raster, model):
+def test_predict_writes_coco_where_there_is_no_place(slicedet, here, raster, quick):
     photo = raster("photo.png", np.full((3, 100, 120), 90, np.uint8), driver="PNG")
-    assert slicedet("predict", photo, *model).code == 0
+    assert slicedet("predict", photo, *quick).code == 0
     assert names(here) == {"photo.coco.json", "photo.run.json"}
 
 
@@ -63,41 +70,41 @@ def test_predict_writes_coco_where_there_is_no_place(slicedet, here, raster, mod
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_outputs_are_files_folders_and_formats(slicedet, here, picture, model, options, files):
+def test_outputs_are_files_folders_and_formats(slicedet, here, picture, quick, options, files):
     (here / "out").mkdir()
-    done = slicedet("predict", picture, *model, *options)
+    done = slicedet("predict", picture, *quick, *options)
     assert (done.code, done.err) == (0, "")
     assert names(here) == files
 
 
-def test_overwrite_replaces_what_is_there(slicedet, here, picture, model):
+def test_overwrite_replaces_what_is_there(slicedet, here, picture, quick):
     (here / "a.csv").write_text("old")
-    assert slicedet("predict", picture, *model, "-o", "a.csv").code == 1
+    assert slicedet("predict", picture, *quick, "-o", "a.csv").code == 1
     assert (here / "a.csv").read_text() == "old"
-    assert slicedet("predict", picture, *model, "-o", "a.csv", "--overwrite").code == 0
+    assert slicedet("predict", picture, *quick, "-o", "a.csv", "--overwrite").code == 0
     assert (here / "a.csv").read_text() != "old"
 
 
-def test_one_bad_image_of_several_is_reported_and_the_others_done(slicedet, here, picture, model, shared, tmp_path):
-    done = slicedet("predict", tmp_path / "no.tif", picture, shared / "geotiff/colorado_alpha.tif", *model)
+def test_one_bad_image_of_several_is_reported_and_the_others_done(slicedet, here, picture, quick, shared, tmp_path):
+    done = slicedet("predict", tmp_path / "no.tif", picture, shared / "geotiff/colorado_alpha.tif", *quick)
     assert done.code == 1
     assert done.err == f"Error: {tmp_path}/no.tif: no such file\n"
     assert {"colorado_rgb.geojson", "colorado_alpha.geojson"} <= names(here)
 
 
-def test_images_whose_results_would_share_a_name_do_not_overwrite_each_other(slicedet, here, raster, model):
+def test_images_whose_results_would_share_a_name_do_not_overwrite_each_other(slicedet, here, raster, quick):
     first = raster("north/scene.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
     second = raster("south/scene.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
     for overwrite in ([], ["--overwrite"]):
-        done = slicedet("predict", first, second, *model, *overwrite)
+        done = slicedet("predict", first, second, *quick, *overwrite)
         assert done.code == 1
         assert done.err.count("\n") == 1
         assert str(second) in done.err
         assert json.loads((here / "scene.run.json").read_text())["scene"]["source"] == str(first)
 
 
-def test_json_is_one_object_and_nothing_else(slicedet, picture, model, tmp_path):
-    done = slicedet("predict", picture, tmp_path / "no.tif", *model, "--json")
+def test_json_is_one_object_and_nothing_else(slicedet, picture, quick, tmp_path):
+    done = slicedet("predict", picture, tmp_path / "no.tif", *quick, "--json")
     answer = json.loads(done.out)
     good, bad = answer["images"]
     assert done.code == 1
@@ -108,14 +115,14 @@ def test_json_is_one_object_and_nothing_else(slicedet, picture, model, tmp_path)
     assert bad == {"source": f"{tmp_path}/no.tif", "error": f"{tmp_path}/no.tif: no such file"}
 
 
-def test_quiet_says_nothing(slicedet, here, picture, model):
-    assert slicedet("predict", picture, *model, "--quiet") == (0, "", "")
+def test_quiet_says_nothing(slicedet, here, picture, quick):
+    assert slicedet("predict", picture, *quick, "--quiet") == (0, "", "")
     assert "colorado_rgb.geojson" in names(here)
 
 
-def test_options_reach_the_search_and_are_recorded(slicedet, here, picture, model):
+def test_options_reach_the_search_and_are_recorded(slicedet, here, picture, quick):
     done = slicedet(
-        "predict", picture, *model, "--slice", "160x128", "--overlap", "32px", "--merge", "nmm",
+        "predict", picture, *quick, "--slice", "160x128", "--overlap", "32px", "--merge", "nmm",
         "--match-metric", "iou", "--match-threshold", "0.4", "--class-agnostic", "--classes", "car,truck",
         "--threshold", "0.3", "--threshold", "car=0.2", "--full-image", "--gsd", "0.3", "--bands", "3,2,1",
         "--stretch", "minmax",
@@ -150,21 +157,21 @@ def test_engines_and_models_of_all_layouts_run(slicedet, picture, shared):
             assert json.loads(done.out)["images"][0]["detector"]["engine"] == engine
 
 
-def test_batch_mirrors_the_folder_and_ends_with_1_for_a_bad_image(slicedet, here, raster, model, tmp_path):
+def test_batch_mirrors_the_folder_and_ends_with_1_for_a_bad_image(slicedet, here, raster, quick, tmp_path):
     raster("in/one.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
     raster("in/deep/two.tif", np.zeros((3, 64, 64), np.uint8), **PLACE)
     (tmp_path / "in/bad.tif").touch()
-    done = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--format", "csv")
+    done = slicedet("batch", tmp_path / "in", "-o", "out", *quick, "--format", "csv")
     assert done.code == 1
     assert done.err == f"Error: {tmp_path}/in/bad.tif: empty file (0 bytes)\n"
     assert done.out == "2 of 3 images, 0 objects, results in out\n"
     files = {"summary.csv", "detections.coco.json", "one.csv", "one.run.json", "deep/two.csv", "deep/two.run.json"}
     assert names(here / "out") == files
-    other = slicedet("batch", tmp_path / "in", "-o", "out", *model)
+    other = slicedet("batch", tmp_path / "in", "-o", "out", *quick)
     assert other.code == 1
     assert "format" in other.err
     assert "--restart" in other.err
-    again = slicedet("batch", tmp_path / "in", "-o", "out", *model, "--format", "csv", "--pattern", "o*.tif", "--json")
+    again = slicedet("batch", tmp_path / "in", "-o", "out", *quick, "--format", "csv", "--pattern", "o*.tif", "--json")
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out)["failed"] == 0
     assert [row["image"] for row in json.loads(again.out)["images"]] == ["one.tif"]
@@ -198,27 +205,31 @@ def test_info_is_lines_of_name_and_value(slicedet, picture):
 
 
 @pytest.mark.parametrize("options", [[], ["--slice", "300x200", "--overlap", "0"]])
-def test_info_shows_the_tiles_that_predict_cuts(slicedet, shared, options):
-    path = shared / "geotiff" / "manila_2048.tif"
+def test_info_shows_the_tiles_that_predict_cuts(slicedet, shared, raster, options):
+    pytest.importorskip("onnxruntime")
+    with rasterio.open(shared / "geotiff" / "manila_2048.tif") as dataset:
+        path = raster("part.tif", dataset.read()[:, :700, :900], crs=dataset.crs, transform=dataset.transform)
     seen = json.loads(slicedet("info", path, "--json", *options).out)["tiles"]
-    (ran,) = json.loads(slicedet("predict", path, "--json", "--format", "csv", *options).out)["images"]
-    assert seen["total"] == ran["tiles"]["total"]
-    assert seen["frame"] == [ran["frame"]["width"], ran["frame"]["height"]] != [2048, 2048]
+    run = slicedet("predict", path, "--json", "--format", "csv", "--engine", "onnxruntime", *options)
+    (ran,) = json.loads(run.out)["images"]
+    assert seen["total"] == ran["tiles"]["total"] > 3
+    assert seen["frame"] == [ran["frame"]["width"], ran["frame"]["height"]] != [900, 700]
     assert seen["slice"] == [ran["frame"]["tile_width"], ran["frame"]["tile_height"]]
 
 
-def test_flat_tiles_are_in_the_summary(slicedet, here, raster, model):
+def test_flat_tiles_are_in_the_summary(slicedet, here, raster, quick):
     pixels = np.full((3, 300, 900), 90, np.uint8)
     pixels[:, :, :300] = np.random.default_rng(0).integers(0, 256, (3, 300, 300))
     path = raster("lake.tif", pixels, **PLACE)
-    done = slicedet("predict", path, *model, "--slice", "300", "--overlap", "0", "--gsd", "native", "--skip-flat")
+    done = slicedet("predict", path, *quick, "--slice", "300", "--overlap", "0", "--gsd", "native", "--skip-flat")
     assert "in 1 tiles (2 flat left out)" in done.out
 
 
 def test_line_breaks_in_names(slicedet, here, picture):
+    pytest.importorskip("onnxruntime")
     odd = here / "two\nlines.tif"
     shutil.copy(picture, odd)
-    done = slicedet("predict", odd, "--format", "gpkg,fgb,parquet,geojson,csv,tif")
+    done = slicedet("predict", odd, "--engine", "onnxruntime", "--format", "gpkg,fgb,parquet,geojson,csv,tif")
     assert (done.code, done.err) == (0, "")
     made = {path.name for path in here.iterdir()}
     assert made == {odd.name} | {
@@ -303,9 +314,9 @@ def test_an_interrupted_run_leaves_nothing_behind(number, shared, model, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_run_with_another_output_keeps_the_record_of_the_first(slicedet, here, picture, model):
-    assert slicedet("predict", picture, *model, "-o", "a.csv").code == 0
+def test_a_second_run_with_another_output_keeps_the_record_of_the_first(slicedet, here, picture, quick):
+    assert slicedet("predict", picture, *quick, "-o", "a.csv").code == 0
     first = (here / "a.run.json").read_text()
-    assert slicedet("predict", picture, *model, "-o", "a.gpkg", "--overlap", "0.5").code == 0
+    assert slicedet("predict", picture, *quick, "-o", "a.gpkg", "--overlap", "0.5").code == 0
     assert (here / "a.run.json").read_text() == first
     assert json.loads((here / "a.run-2.json").read_text())["settings"]["overlap"] == "0.5"

@@ -25,7 +25,8 @@ def official(request: pytest.FixtureRequest, parity: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def network(official: dict[str, Any]) -> networks.Network:
-    return networks.build(official["name"])
+    with paddle.LazyGuard():  # Random weights, which nothing here needs, take seconds.
+        return networks.build(official["name"])
 
 
 def test_every_reference_has_its_network(parity: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,24 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+def small_model(folder: Path) -> Path:
+    """PicoDet's neck and head with two levels behind a backbone of two stages: what is done once for every layer, above
+    all in the export, takes a fifth of a catalogue model's time."""
+    content = yaml.safe_load((Path(str(files("slicedet.configs"))) / "picodet_s_320_coco.yaml").read_text())
+    content["network"] = {
+        "backbone": {"type": "CSPResNet", "channels": [8, 16, 32], "blocks": [1, 1], "alpha": True, "levels": 1},
+        "neck": {"type": "CSPPAN", "channels": 16},
+        "head": {"type": "PicoHead", "strides": [8, 16], "convs": 1, "reg_max": 7},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**content, "downloads": None}))
+    return path
+
+
 def configured(folder: Path, **changes: Any) -> TrainingConfig:
-    """The same, read from training.yaml in the folder."""
+    """The same of a small network, read from training.yaml in the folder."""
     path = folder / "training.yaml"
-    path.write_text(yaml.safe_dump(settings(folder, **changes)))
+    path.write_text(yaml.safe_dump(settings(folder, **{"model": str(small_model(folder)), **changes})))
     return load(path)
 
 

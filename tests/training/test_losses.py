@@ -27,13 +27,13 @@ from slicedet.training.losses.atss import ATSS  # noqa: E402
 from slicedet.training.losses.simota import SimOTA  # noqa: E402
 from slicedet.training.losses.task_aligned import CenteredTaskAligned, TaskAligned  # noqa: E402
 
-CASES = [
-    ("picodet_s_320_coco", 0),
-    ("picodet_s_320_coco_lcnet", 0),
-    ("picodet_s_320_coco_lcnet", 200),
-    ("ppyoloe_plus_sod_crn_s_80e_visdrone", 0),
-    ("ppyoloe_crn_s_80e_visdrone", 0),
-]
+# Epochs by network.
+CASES = {
+    "picodet_s_320_coco": [0],
+    "picodet_s_320_coco_lcnet": [0, 200],
+    "ppyoloe_plus_sod_crn_s_80e_visdrone": [0],
+    "ppyoloe_crn_s_80e_visdrone": [0],
+}
 MEAN, STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], "float32")
 CONSTANTS = {"head.distribution_project.project", "yolo_head.proj_conv.weight"}
 
@@ -86,34 +86,37 @@ def answers(request: pytest.FixtureRequest) -> Answers:
     return Answers(request.param)
 
 
-@pytest.mark.parametrize(("name", "epoch"), CASES)
-def test_the_losses_are_the_official_ones(name: str, epoch: int, parity: Path, reference: ModuleType) -> None:
-    cases = json.loads((parity / "losses.json").read_text())
-    assert [(case["name"], case["epoch"]) for case in cases] == CASES
-    case = cases[CASES.index((name, epoch))]
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_losses_are_the_official_ones(name: str, parity: Path, reference: ModuleType) -> None:
+    everything = json.loads((parity / "losses.json").read_text())
+    assert [(case["name"], case["epoch"]) for case in everything] == [
+        (each, epoch) for each, epochs in CASES.items() for epoch in epochs
+    ]
+    cases = [case for case in everything if case["name"] == name]
+    (gain,), (size,) = ({case[key] for case in cases} for key in ("gain", "input_size"))
 
-    network = networks.build(name)
+    with paddle.LazyGuard():  # Random weights, which nothing here needs, take time.
+        network = networks.build(name)
     state = network.state_dict()
     network.set_state_dict(
-        {
-            key: value if key in CONSTANTS else reference.fill(key, value.shape, case["gain"])
-            for key, value in state.items()
-        }
+        {key: value if key in CONSTANTS else reference.fill(key, value.shape, gain) for key, value in state.items()}
     )
     network.train()
     network.backbone.eval()
     network.neck.eval()
-    pixels = reference.image(case["input_size"]).astype("float32") / 255
+    pixels = reference.image(size).astype("float32") / 255
     pixels = (pixels - MEAN) / STD if name.startswith("picodet") else pixels
     batch = np.stack([pixels, pixels[:, ::-1]]).transpose(0, 3, 1, 2)
-    boxes = [np.array(image["boxes"], "float32") for image in case["ground_truth"]]
-    labels = [np.array(image["classes"]) for image in case["ground_truth"]]
     with paddle.no_grad():
-        terms = criterion(network)(network(paddle.to_tensor(batch)), boxes, labels, epoch)
-
-    assert {term: float(terms[term]) for term in case["losses"]} == pytest.approx(case["losses"], rel=1e-3)
-    if name.startswith("picodet"):
-        assert float(terms["loss"]) == pytest.approx(sum(case["losses"].values()), rel=1e-3)
+        levels = network(paddle.to_tensor(batch))
+    for case in cases:
+        boxes = [np.array(image["boxes"], "float32") for image in case["ground_truth"]]
+        labels = [np.array(image["classes"]) for image in case["ground_truth"]]
+        with paddle.no_grad():
+            terms = criterion(network)(levels, boxes, labels, case["epoch"])
+        assert {term: float(terms[term]) for term in case["losses"]} == pytest.approx(case["losses"], rel=1e-3)
+        if name.startswith("picodet"):
+            assert float(terms["loss"]) == pytest.approx(sum(case["losses"].values()), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", list(HEADS))
@@ -125,7 +128,7 @@ def test_answers_that_follow_the_gradient_find_the_boxes(kind: str) -> None:
     labels = [LABELS[0], np.array([1, 0])[: len(boxes[1])]]
     optimizer = paddle.optimizer.Adam(0.1, parameters=[*answers.classes, *answers.distances])
     before = float(answers.terms(boxes, labels)["loss"])
-    for _ in range(150):
+    for _ in range(75):
         loss = answers.terms(boxes, labels)["loss"]
         loss.backward()
         optimizer.step()

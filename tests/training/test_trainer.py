@@ -30,7 +30,7 @@ def test_command_and_its_results(tmp_path: Path) -> None:
     """From a configuration to predictions of the exported model."""
     write_dataset(tmp_path)
     write_dataset(tmp_path, role="val", images=1)
-    configured(tmp_path, name="bright", evaluation={"slice": "full"})
+    configured(tmp_path, model="picodet_xs_320_coco_lcnet", name="bright", evaluation={"slice": "full"})
     answer = CliRunner().invoke(main, ["train", str(tmp_path / "training.yaml"), "--set", "steps=3", "--json"])
     assert answer.exit_code == 0, answer.output
     output = tmp_path / "output"
@@ -143,7 +143,7 @@ def test_an_unreadable_image_is_said_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["begins", "picodet_s_320_coco_trained:", "no", "Error:"]
+    assert [line.partition(" ")[0] for line in lines] == ["begins", "small_trained:", "no", "Error:"]
     assert "cannot be decoded" in lines[-1]
 
 
