@@ -11,8 +11,12 @@ import yaml
 
 from slicedet import networks
 from slicedet.models import catalogue
+from slicedet.models.paddle_folder import LAYOUTS
 
 import paddle  # isort: skip
+
+SMALL_PICODET, SMALL_SOD = (str(Path(__file__).with_name(f"small_{name}.yaml")) for name in ("picodet", "ppyoloe"))
+"""Models of few layers, by their files."""
 
 NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_top_k": 100}
 
@@ -20,7 +24,9 @@ NMS = {"score_threshold": 0.025, "nms_threshold": 0.6, "nms_top_k": 1000, "keep_
 @functools.cache
 def lively(name: str) -> networks.Network:
     """A network whose scores spread and depend on the image, the same at every run."""
-    network = networks.build(name)
+    config = catalogue.find(name)
+    assert config.network is not None
+    network = networks.assemble(config.network, len(config.categories))
     rng = np.random.default_rng(0)
     state = network.state_dict()
     values = {}
@@ -133,24 +139,22 @@ def infer_cfg(name: str, labels: list[str] | None = None, **further: Any) -> dic
 
 def make(folder: Path, name: str, paddlex: bool = False, nms: dict[str, Any] | None = NMS, **further: Any) -> None:
     """Writes a model's folder in either layout."""
-    width, height = catalogue.find(name).input.size
-    image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
     scale = paddle.static.InputSpec([None, 2], "float32", "scale_factor")
-    exported = WithSuppression(lively(name), nms)
-    exported.eval()
-    stem, yaml_name = ("inference", "inference.yml") if paddlex else ("model", "infer_cfg.yml")
-    paddle.jit.save(paddle.jit.to_static(exported, [image, scale], full_graph=True), str(folder / stem))
     if paddlex:
         further["Global"] = {"model_name": "Some-Model"}
-    (folder / yaml_name).write_text(yaml.safe_dump(infer_cfg(name, **further), sort_keys=False))
+    _save(WithSuppression(lively(name), nms), folder, name, "inference" if paddlex else "model", [scale], further)
 
 
 def make_raw_heads(folder: Path, name: str) -> None:
     """Writes a PicoDet's folder as PaddleDetection does for other engines."""
+    strides = lively(name).detection_head().strides
+    _save(RawHeads(lively(name)), folder, name, "model", [], {"NMS": NMS, "fpn_stride": strides})
+
+
+def _save(exported: Any, folder: Path, name: str, stem: str, inputs: list[Any], further: dict[str, Any]) -> None:
     width, height = catalogue.find(name).input.size
     image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
-    exported = RawHeads(lively(name))
     exported.eval()
-    paddle.jit.save(paddle.jit.to_static(exported, [image], full_graph=True), str(folder / "model"))
-    content = infer_cfg(name, NMS=NMS, fpn_stride=[8, 16, 32, 64])
-    (folder / "infer_cfg.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+    paddle.jit.save(paddle.jit.to_static(exported, [image, *inputs], full_graph=True), str(folder / stem))
+    (yaml_name,) = (each for known, each in LAYOUTS if known == stem)
+    (folder / yaml_name).write_text(yaml.safe_dump(infer_cfg(name, **further), sort_keys=False))

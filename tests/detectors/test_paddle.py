@@ -21,11 +21,18 @@ import yaml
 paddle = pytest.importorskip("paddle")
 
 import paddle_folders  # noqa: E402
-from paddle_folders import infer_cfg, lively, suppression  # noqa: E402
-from small_folders import SMALL_PICODET, SMALL_SOD, make_small, make_small_raw_heads, small_lively  # noqa: E402
+from finding import assert_same, by_layers  # noqa: E402
+from paddle_folders import (  # noqa: E402
+    SMALL_PICODET,
+    SMALL_SOD,
+    infer_cfg,
+    lively,
+    make,
+    make_raw_heads,
+    suppression,
+)
 
 from slicedet import Detections, load_detector  # noqa: E402
-from slicedet.detectors.network import normalised  # noqa: E402
 from slicedet.errors import (  # noqa: E402
     CorruptFile,
     InvalidConfig,
@@ -59,7 +66,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PaddleDetection's folder, with suppression inside."""
     path = tmp_path_factory.mktemp("picodet")
-    make_small(path, SMALL_PICODET)
+    make(path, SMALL_PICODET)
     return path
 
 
@@ -76,36 +83,16 @@ def tiles() -> list[np.ndarray]:
     return [cv2.resize(image, (320, 20 * len(image)), interpolation=cv2.INTER_CUBIC) for image in coarse]
 
 
-def by_layers(name: str, nms: NmsConfig, tile: np.ndarray, threshold: float) -> Detections:
-    """What the network gives in dynamic mode, decoded by slicedet."""
-    config = replace(catalogue.find(name), output=OutputConfig("boxes-and-scores"), nms=nms)
-    image = cv2.resize(tile, config.input.size, interpolation=cv2.INTER_CUBIC)
-    network = lively(name) if name == PICODET else small_lively(name)
-    with paddle.no_grad():
-        outputs = network(paddle.to_tensor(normalised(image, config.input)[None]))
-    found = suppressed(candidates(config, [value.numpy() for value in outputs], threshold), nms)
-    scale = np.array([tile.shape[1], tile.shape[0]] * 2, np.float32) / np.array(config.input.size * 2, np.float32)
-    return found.replace(boxes=found.boxes * scale)
-
-
-def assert_same(found: Detections, expected: Detections) -> None:
-    """Within 0.5 px and 0.01, whatever the order of equal scores."""
-    assert len(found) == len(expected) > 5
-    left, right = (
-        d[np.lexsort((d.boxes[:, 0].round(), d.boxes[:, 1].round(), d.category_ids))] for d in (found, expected)
-    )
-    np.testing.assert_array_equal(left.category_ids, right.category_ids)
-    np.testing.assert_allclose(left.boxes, right.boxes, atol=0.5)
-    np.testing.assert_allclose(left.scores, right.scores, atol=0.01)
-
-
 ENGINES = ["paddle", pytest.param("openvino", marks=converts), pytest.param("onnxruntime", marks=converts)]
-INSIDE = NmsConfig(0.025, 0.6, 1000, 100)
+
+
+def own_size(name: str) -> tuple[int, int]:
+    return catalogue.find(name).input.size
 
 
 def threshold_for(name: str, tiles: list[np.ndarray]) -> float:
     """Between two scores, so that the layers find 30 boxes in one of the tiles, and at least as many in the others."""
-    scores = [np.sort(by_layers(name, INSIDE, tile, 0.05).scores) for tile in tiles]
+    scores = [np.sort(by_layers(name, tile, own_size(name), 0.05).scores) for tile in tiles]
     return min(float(each[-31:-29].mean()) for each in scores)
 
 
@@ -115,7 +102,7 @@ def test_a_folder_finds_what_the_layers_find(engine: str, folder: Path, tiles: l
     detector = load_detector(str(folder), engine=engine, threshold=threshold)
     assert detector.provenance["engine"] == engine
     for tile, found in zip(tiles, detector.detect(tiles), strict=True):
-        assert_same(found, by_layers(SMALL_PICODET, INSIDE, tile, threshold))
+        assert_same(found, by_layers(SMALL_PICODET, tile, own_size(SMALL_PICODET), threshold))
         assert_same(detector.detect([tile])[0], found)
     assert detector.detect([]) == []
 
@@ -134,14 +121,14 @@ def test_paddlexs_folder_of_pp_yoloe_sod(engine: str, tiles: list[np.ndarray], s
     detector = load_detector(str(sod_folder), engine=engine, threshold=threshold)
     assert (detector.name, len(detector.categories), detector.input_size) == ("Some-Model", 10, 160)
     (found,) = detector.detect(tiles[:1])
-    assert_same(found, by_layers(SMALL_SOD, INSIDE, tiles[0], threshold))
+    assert_same(found, by_layers(SMALL_SOD, tiles[0], own_size(SMALL_SOD), threshold))
 
 
 @pytest.fixture(scope="module")
 def sod_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PaddleX's folder, with suppression inside."""
     path = tmp_path_factory.mktemp("sod")
-    make_small(path, SMALL_SOD, paddlex=True)
+    make(path, SMALL_SOD, paddlex=True)
     return path
 
 
@@ -149,14 +136,14 @@ def sod_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_without_suppression(engine: str, tiles: list[np.ndarray], bare_folder: Path) -> None:
     threshold = threshold_for(SMALL_PICODET, tiles[:1])
     (found,) = load_detector(str(bare_folder), engine=engine, threshold=threshold).detect(tiles[:1])
-    assert_same(found, by_layers(SMALL_PICODET, INSIDE, tiles[0], threshold))
+    assert_same(found, by_layers(SMALL_PICODET, tiles[0], own_size(SMALL_PICODET), threshold))
 
 
 @pytest.fixture(scope="module")
 def bare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose suppression only the YAML knows."""
     path = tmp_path_factory.mktemp("bare")
-    make_small(path, SMALL_PICODET, nms=None, NMS=paddle_folders.NMS)
+    make(path, SMALL_PICODET, nms=None, NMS=paddle_folders.NMS)
     return path
 
 
@@ -165,14 +152,14 @@ def test_a_folder_of_raw_heads(engine: str, tiles: list[np.ndarray], raw_folder:
     threshold = threshold_for(SMALL_PICODET, tiles[:1])
     detector = load_detector(str(raw_folder), engine=engine, threshold=threshold)
     assert detector.config.output.layout == "picodet-heads"
-    assert_same(detector.detect(tiles)[0], by_layers(SMALL_PICODET, INSIDE, tiles[0], threshold))
+    assert_same(detector.detect(tiles)[0], by_layers(SMALL_PICODET, tiles[0], own_size(SMALL_PICODET), threshold))
 
 
 @pytest.fixture(scope="module")
 def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that gives the heads' own outputs."""
     path = tmp_path_factory.mktemp("raw")
-    make_small_raw_heads(path, SMALL_PICODET)
+    make_raw_heads(path, SMALL_PICODET)
     return path
 
 
@@ -180,7 +167,7 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pdparams_run_by_the_name_of_their_network(engine: str, tiles: list[np.ndarray], pdparams: Path) -> None:
     threshold = threshold_for(PICODET, tiles[:1])
     (found,) = load_detector(PICODET, pdparams, engine=engine, threshold=threshold).detect(tiles[:1])
-    assert_same(found, by_layers(PICODET, INSIDE, tiles[0], threshold))
+    assert_same(found, by_layers(PICODET, tiles[0], own_size(PICODET), threshold))
 
 
 @pytest.fixture(scope="module")
