@@ -20,6 +20,7 @@ from finding import assert_close, assert_same, by_layers, make_tiles, noise, nor
 from paddle_folders import lively, suppression  # noqa: E402
 
 from slicedet import Detections, load_detector  # noqa: E402
+from slicedet.datasets.synthetic import synthetic_tile  # noqa: E402
 from slicedet.errors import InvalidSetting, MissingWeights, ModelMismatch, OutputError  # noqa: E402
 from slicedet.export import Export, ExportSettings, export, export_network  # noqa: E402
 from slicedet.models import catalogue, conversion, deployment  # noqa: E402
@@ -319,6 +320,20 @@ def test_a_mismatch_leaves_the_folder_and_the_network_as_they_were(
     assert {path.name: path.read_bytes() for path in target.iterdir()} == files
     for name, value in network.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state[name])
+
+
+@converts
+def test_the_model_that_comes_along_becomes_onnx_used_as_it_is(tmp_path: Path) -> None:
+    made = export("aerial-vehicles", tmp_path / "made", ExportSettings("onnx"))
+    ours, exported = load_detector("aerial-vehicles", threshold=0.1), load_detector(str(made.folder), threshold=0.1)
+    for key in ("input_size", "half_turn", "box_voting", "nms", "pixels"):
+        assert exported.provenance[key] == ours.provenance[key]
+    assert (made.config.gsd, made.config.slice, made.config.threshold) == (0.15, 272, 0.67)
+    tile = synthetic_tile(104, 320, 0.15).pixels
+    (found,), (expected,) = exported.detect([tile]), ours.detect([tile])
+    assert_same(found, expected)
+    with pytest.raises(InvalidSetting, match="is a Paddle model already"):
+        export("aerial-vehicles", tmp_path / "other")
 
 
 def test_only_exports_are_replaced(built: Export, tmp_path: Path) -> None:
