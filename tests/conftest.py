@@ -61,6 +61,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def lasting_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same for all tests of a module: what one of them converts serves the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("SLICEDET_HOME", str(folder))
+        patch.delenv("SLICEDET_MODEL_MIRROR", raising=False)
+        yield folder
+
+
 @pytest.fixture
 def raster(tmp_path: Path) -> Callable[..., Path]:
     """Writes a raster with rasterio: raster("name.tif", pixels [H, W] or [bands, H, W], colors=, mask=, **profile)."""

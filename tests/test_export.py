@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ PICODET = "picodet_xs_320_coco_lcnet"
 ESNET = "picodet_s_320_coco"
 SHUFFLENET = "picodet_shufflenetv2_1x_416_coco"
 SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"
+pytestmark = pytest.mark.usefixtures("lasting_home")
 converts = pytest.mark.skipif(not conversion.available(), reason="needs paddle2onnx")
 
 
@@ -63,16 +63,6 @@ def of_size(name: str, width: int, height: int) -> ModelConfig:
     """The configuration of a model with another size of its own."""
     config = catalogue.find(name)
     return replace(config, input=replace(config.input, size=(width, height)))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("SLICEDET_HOME", str(folder))
-        patch.delenv("SLICEDET_MODEL_MIRROR", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")

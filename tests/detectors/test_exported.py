@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +26,11 @@ SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"
 PICODET = "picodet_s_320_coco_lcnet"
 ESNET = "picodet_s_320_coco"
 THRESHOLDS = {ESNET: 0.7, PICODET: 0.6, SOD: 0.85}
+pytestmark = pytest.mark.usefixtures("lasting_home")
 converts = pytest.mark.skipif(not conversion.available(), reason="needs paddle2onnx")
 
 MakeFolder = Callable[[str], Path]
 Load = Callable[[str, str], Detector]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("SLICEDET_HOME", str(folder))
-        patch.delenv("SLICEDET_MODEL_MIRROR", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +95,9 @@ def test_boxes_vote_alike_on_every_engine(
     assert np.abs(found.boxes - alone.boxes).max() > 1
 
 
-def test_of_pulled_files_those_are_taken_that_the_size_and_the_engine_need(home: Path) -> None:
+def test_of_pulled_files_those_are_taken_that_the_size_and_the_engine_need(lasting_home: Path) -> None:
     config = catalogue.find(ESNET)
-    place = home / "models" / config.name
+    place = lasting_home / "models" / config.name
     place.mkdir(parents=True)
     files = {kind: place / config.downloads[kind].filename for kind in ("pdparams", "onnx")}
     paddle.save(lively(ESNET).state_dict(), str(files["pdparams"]))

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -50,16 +49,8 @@ from slicedet.models.decoding import candidates, just_above, suppressed  # noqa:
 
 PICODET = "picodet_xs_320_coco_lcnet"
 SOD = "ppyoloe_plus_sod_crn_s_80e_visdrone"
+pytestmark = pytest.mark.usefixtures("lasting_home")
 converts = pytest.mark.skipif(not conversion.available(), reason="needs paddle2onnx")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("SLICEDET_HOME", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +204,7 @@ def _above_threshold(config: ModelConfig, outputs: list[np.ndarray]) -> Detectio
 
 
 @converts
-def test_a_second_start_imports_no_paddle(folder: Path, home: Path) -> None:
+def test_a_second_start_imports_no_paddle(folder: Path) -> None:
     load_detector(str(folder))
     script = (
         "import sys, slicedet; d = slicedet.load_detector(sys.argv[1]); "

@@ -118,7 +118,7 @@ def test_the_working_threshold_is_the_lowest_that_is_nearly_best():
     curve = Curve.of(scores, matches)
     # All four from 0.61234 on: F1 is 1 there, 8 / 9 with the next.
     assert (curve.best_threshold(), curve.working_threshold()) == (0.612, 0.612)
-    # Of a thousand hits the last five hardly matter, nor do three false alarms behind them.
+    # Behind a thousand hits, three false alarms hardly matter.
     scores = np.linspace(1, 0.5, 1003)
     hit = np.arange(1003) < 1000
     nothing = np.zeros(1003, bool)
