@@ -294,7 +294,7 @@ def _finish_converted(made: Path, config: ModelConfig, folder: Path, settings: E
     if settings.format == "openvino":
         import openvino
 
-        openvino.save_model(openvino.convert_model(made), folder / "model.xml", compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(made), folder / "model.xml", compress_to_fp16=False)
         made.unlink()
     import yaml
 
