@@ -94,8 +94,8 @@ class ModelConfig:
     downloads: official files by kind, one of DOWNLOADS, the preferred first. aliases: other names it is known by.
     network: how slicedet.networks.assemble builds it; None where only the weights file knows.
     box_voting: IoU with a kept box from which what suppression removes has a say in its place; None for no say.
-    half_turn: whether the network also sees each tile turned by 180 degrees, and suppression and voting have the boxes
-    of both (test-time augmentation). Neither is used with the layout "rows".
+    half_turn: whether the network also sees each tile turned by 180 degrees: suppression and voting have the boxes of
+    both, and scores are the means of both (test-time augmentation). Neither is used with the layout "rows".
     """
 
     name: str

@@ -48,11 +48,19 @@ def decoded(config: ModelConfig, outputs: Iterable[Sequence[Floats]], threshold:
         (rows,) = outputs
         found = candidates(config, rows, threshold)
         return found[best_first(found.scores, found.boxes, found.category_ids)]
-    lowest = threshold if config.box_voting is None else VOTERS * threshold
+    # A mean needs the scores of both looks, however low, or it would depend on the threshold.
+    lowest = 0 if config.half_turn else threshold if config.box_voting is None else VOTERS * threshold
     upright, *turned = [candidates(config, look, max(lowest, just_above(nms.score_threshold))) for look in outputs]
-    found = Detections.concatenate([upright, *(turned_back(each, config.input.size) for each in turned)])
-    kept = suppressed(found, nms)
-    return kept if config.box_voting is None else voted(kept[kept.scores >= threshold], found, config.box_voting)
+    looks = [upright, *(turned_back(each, config.input.size) for each in turned)]
+    found = Detections.concatenate(looks)
+    kept, owners = _suppression(found, nms)
+    kept = kept[found.scores[kept] >= threshold]
+    result = found[kept] if config.box_voting is None else voted(found[kept], found, config.box_voting)
+    if not turned:
+        return result
+    result = result.replace(scores=_means_of_looks(found, list(map(len, looks)), owners)[kept])
+    result = result[best_first(result.scores, result.boxes, result.category_ids)]
+    return result[result.scores >= threshold]
 
 
 def candidates(config: ModelConfig, outputs: Sequence[Floats], minimum: float) -> Detections:
@@ -112,6 +120,13 @@ def suppressed(found: Detections, nms: NmsConfig) -> Detections:
     Box for box what Paddle's multiclass_nms3 leaves: of equal scores the lower class comes first, then the earlier
     point; overlaps have to be greater than `nms.iou`.
     """
+    kept, _ = _suppression(found, nms)
+    return found[kept]
+
+
+def _suppression(found: Detections, nms: NmsConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of what per-class suppression leaves, best score first, and of the box each candidate gave way to: itself
+    for one that stands, -1 beyond `nms.top_k`."""
     order = np.lexsort((found.category_ids, -found.scores))
     if len(found) > nms.top_k:
         ids = found.category_ids[order]
@@ -121,7 +136,19 @@ def suppressed(found: Detections, nms: NmsConfig) -> Detections:
     rank = np.arange(len(order))
     groups = found.category_ids[order].astype(np.int64)
     owner, _ = Claims("iou", just_above(nms.iou)).make(found.boxes[order].astype(np.float64), groups, rank)
-    return found[order[owner == rank][: nms.keep]]
+    owners = np.full(len(found), -1)
+    owners[order] = order[owner]
+    return order[owner == rank][: nms.keep], owners
+
+
+def _means_of_looks(found: Detections, lengths: Sequence[int], owners: NDArray[np.int64]) -> Floats:
+    """The mean, over all looks, of the best score that each gives the object of a box, 0 where it sees none; by
+    candidate."""
+    best = np.zeros((len(found), len(lengths)), np.float32)
+    look = np.repeat(np.arange(len(lengths)), lengths)
+    there = owners >= 0
+    np.maximum.at(best, (owners[there], look[there]), found.scores[there])
+    return np.asarray(best.mean(axis=1), np.float32)
 
 
 def voted(kept: Detections, found: Detections, iou: float) -> Detections:

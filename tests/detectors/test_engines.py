@@ -15,6 +15,7 @@ import pytest
 from graphs import constant_graph
 
 from slicedet import Detections, Scene, TileGrid, load_detector
+from slicedet.boxes import overlap
 from slicedet.detectors.network import NetworkDetector
 from slicedet.detectors.onnxruntime import OnnxRuntimeEngine
 from slicedet.detectors.openvino import OpenVinoEngine
@@ -101,12 +102,13 @@ def test_with_a_half_turn_a_turned_tile_has_the_same_boxes_turned(
         frame = np.array([tile.shape[1], tile.shape[0]] * 2, np.float32)
         left, right = paired(a, b.replace(boxes=frame - b.boxes[:, [2, 3, 0, 1]]))
         np.testing.assert_allclose(left, right, atol=0.01)
-    # The best of what either look sees alone.
-    for looked, upright, other in zip(found, plain.detect(tiles), plain.detect(turned), strict=True):
-        best = max([*upright.scores, *other.scores], default=None)
-        assert (looked.scores[0] if len(looked) else None) == (None if best is None else pytest.approx(best, abs=1e-5))
-        assert len(looked) >= max(len(upright), len(other))
-    assert sum(map(len, found)) > sum(map(len, plain.detect(tiles)))
+    # Nothing that neither look sees alone, and no better than there.
+    assert sum(map(len, found)) > 10
+    for tile, looked, upright, other in zip(tiles, found, plain.detect(tiles), plain.detect(turned), strict=True):
+        frame = np.array([tile.shape[1], tile.shape[0]] * 2, np.float32)
+        alone = Detections.concatenate([upright, other.replace(boxes=frame - other.boxes[:, [2, 3, 0, 1]])])
+        near = overlap(looked.boxes[:, None], alone.boxes, "iou") >= 0.6
+        assert (looked.scores <= np.where(near, alone.scores, 0).max(axis=1, initial=0) + 1e-5).all()
 
 
 def test_the_model_that_comes_along_sees_the_same_in_both_its_files_on_every_engine(tiles: list[np.ndarray]) -> None:
@@ -114,7 +116,7 @@ def test_the_model_that_comes_along_sees_the_same_in_both_its_files_on_every_eng
     folder = str(files("slicedet.configs") / DEFAULT_MODEL)
     first = loaded(DEFAULT_MODEL, "openvino")
     expected = from_score(0.05, first).detect(tiles[:2])
-    assert sum(map(len, expected)) > 20
+    assert sum(map(len, expected)) > 10
     for model, engine in ((DEFAULT_MODEL, "onnxruntime"), (DEFAULT_MODEL, "paddle"), (folder, "paddle")):
         detector = loaded(model, engine)
         assert (detector.provenance["engine"], detector.provenance["half_turn"]) == (engine, True)

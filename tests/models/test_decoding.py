@@ -126,6 +126,44 @@ def test_boxes_vote_as_an_independent_count_says_at_any_threshold(
     np.testing.assert_array_equal(higher.boxes, found[found.scores >= 0.6].boxes)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 25), st.sampled_from([0.1, 0.3, 0.5]), st.booleans())
+def test_a_box_has_the_mean_of_what_two_looks_give_its_object_at_any_threshold(
+    seed: int, count: int, threshold: float, voting: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 3, (2, count, 2)) * 20 + rng.normal(0, 2, (2, count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(15, 20, (2, count, 2))], axis=2).astype(np.float32)
+    scores = rng.random((2, count)).astype(np.float32)
+    frame = np.array([96, 64, 96, 64], np.float32)
+    seen = [boxes[0], frame - boxes[1][:, [2, 3, 0, 1]]]  # The second look is at the image turned.
+    rest = np.zeros((2, count), np.float32)
+    looks = [[each[None], np.vstack([own, rest])[None]] for each, own in zip(seen, scores, strict=True)]
+    both = replace(config("boxes-and-scores"), half_turn=True, box_voting=0.7 if voting else None)
+    found = decoded(both, looks, threshold)
+
+    left = sorted(
+        (-float(scores[look, i]), look, i) for look in range(2) for i in range(count) if scores[look, i] > 0.025
+    )
+    expected = []
+    while left:
+        first = boxes[left[0][1], left[0][2]]
+        best, remaining = [0.0, 0.0], []
+        for negative, look, i in left:
+            other = boxes[look, i]
+            shared = np.prod(np.clip(np.minimum(first[2:], other[2:]) - np.maximum(first[:2], other[:2]), 0, None))
+            areas = [np.prod(each[2:] - each[:2]) for each in (first, other)]
+            if shared / (sum(areas) - shared) > 0.6:
+                best[look] = max(best[look], -negative)
+            else:
+                remaining.append((negative, look, i))
+        expected.append(sum(best) / 2)
+        left = remaining
+    np.testing.assert_allclose(found.scores, sorted((s for s in expected if s >= threshold), reverse=True), rtol=1e-6)
+    # What a higher threshold keeps is what it was.
+    higher = decoded(both, looks, 0.6)
+    np.testing.assert_array_equal(higher.boxes, found[found.scores >= 0.6].boxes)
+
+
 def test_a_box_without_area_stays_where_it_is() -> None:
     outputs = [np.array([[[5, 5, 5, 9]]], np.float32), np.array([[[0.9], [0], [0]]], np.float32)]
     found = decoded(replace(config("boxes-and-scores"), box_voting=0.7), [outputs], 0.5)
