@@ -55,7 +55,9 @@ def decoded(config: ModelConfig, outputs: Iterable[Sequence[Floats]], threshold:
     found = Detections.concatenate(looks)
     kept, owners = _suppression(found, nms)
     kept = kept[found.scores[kept] >= threshold]
-    result = found[kept] if config.box_voting is None else voted(found[kept], found, config.box_voting)
+    result = found[kept]
+    if config.box_voting is not None:
+        result = voted(result, found[found.scores >= VOTERS * threshold], config.box_voting)
     if not turned:
         return result
     result = result.replace(scores=_means_of_looks(found, list(map(len, looks)), owners)[kept])
