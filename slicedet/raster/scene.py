@@ -40,8 +40,8 @@ class Scene:
     no data where all its bands are masked.
     bands: band numbers from 1, three (red, green, blue) or one (grey); by default RGB by colour interpretation, else
     1-2-3.
-    stretch: "percentile:2,98", "minmax", "LO,HI" or "none"; by default none for uint8 and percentile:2,98 for other
-    types.
+    stretch: "percentile:2,98", "minmax", "LO,HI" or "none"; by default none for uint8, what its bits can hold where
+    these are fewer, such as "0,1", and percentile:2,98 for other types.
 
     The frame has EXIF orientation applied, and is that of the warped view where the file has ground control points.
     Each thread reads through a handle of its own; leaving the `with` block closes them all, reading again reopens.
@@ -66,6 +66,7 @@ class Scene:
             self._bands = band_choice.choose(dataset, bands, self.source)
             self.band_count: int = dataset.count
             self.dtype: str = dataset.dtypes[self._bands.numbers[0] - 1]
+            self._bits = dataset.tags(self._bands.numbers[0], ns="IMAGE_STRUCTURE").get("NBITS", "8")
             warped = isinstance(dataset, WarpedVRT)
             self.exif_orientation = 1 if warped else exif_value(dataset, self._source.local_path)
             self._orientation = Orientation.from_exif(self.exif_orientation)
@@ -127,7 +128,7 @@ class Scene:
 
     @cached_property
     def _measured_stretch(self) -> stretching.Stretch | None:
-        rule = self._rule or ("none" if self.dtype == "uint8" else stretching.DEFAULT)
+        rule = self._rule or stretching.default(self.dtype, int(self._bits))
         if self.has_palette or (rule == "none" and self.dtype == "uint8"):
             return None
         return stretching.given(rule, len(self._bands)) or stretching.measure(rule, self._sample())

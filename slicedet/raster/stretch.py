@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from slicedet.errors import InvalidSetting
 
-DEFAULT = "percentile:2,98"
-"""What pixels other than uint8 get when nothing is asked for."""
-
 
 @dataclass(frozen=True)
 class Stretch:
@@ -51,6 +48,13 @@ def parse(rule: str) -> str:
     if not (low < high and np.isfinite([low, high]).all()) or (ceiling == 100 and not 0 <= low < high <= 100):
         raise InvalidSetting(f"stretch {rule!r}: expected percentile:2,98, minmax, LO,HI (LO below HI) or none")
     return text
+
+
+def default(dtype: str, bits: int) -> str:
+    """The rule for pixels of a type when nothing is asked for. bits: of each pixel, fewer than 8 in bilevel scans."""
+    if dtype != "uint8":
+        return "percentile:2,98"
+    return "none" if bits >= 8 else f"0,{2**bits - 1}"
 
 
 def given(rule: str, channels: int) -> Stretch | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slicedet import Scene
 from slicedet.errors import EmptyImage, InvalidSetting
@@ -75,6 +76,20 @@ def test_eight_bits_are_left_alone_unless_asked(raster):
     with Scene(path, stretch="minmax") as scene:
         seen = scene.read(whole(scene))
         assert (seen.min(), seen.max()) == (0, 255)
+
+
+def test_fewer_than_eight_bits_fill_the_range_from_black_to_white(raster, tmp_path):
+    bits = rng.integers(0, 2, (60, 70)).astype(bool)
+    Image.fromarray(bits).save(tmp_path / "bilevel.png")
+    quarters = rng.integers(0, 4, (1, 60, 70)).astype(np.uint8)
+    for path, expected in (
+        (tmp_path / "bilevel.png", bits * 255),
+        (raster("two_bits.tif", quarters, nbits=2), quarters[0] * 85),
+    ):
+        with Scene(path) as scene:
+            assert np.array_equal(scene.read(whole(scene))[..., 0], expected)
+        with Scene(path, stretch="none") as scene:
+            assert scene.read(whole(scene)).max() == (1 if path.suffix == ".png" else 3)
 
 
 def test_default_for_other_types_is_2_to_98_percent(raster):
