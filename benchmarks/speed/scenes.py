@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,29 +21,38 @@ OVERLAP = 0.25
 PHOTO = (1920, 1080)
 """Width and height of photos cut from the scene where there are none."""
 
+KINDS = ("deflate", "jpeg", "lzw", "photos")
+"""What there is to measure on."""
+
 Pixels = NDArray[np.uint8]
 
 
 class Files(NamedTuple):
-    """name: for the table. folder: that holds nothing else. paths: what is in it."""
+    """kind: one of KINDS. name: for the table. folder: that holds nothing else. paths: what is in it."""
 
+    kind: str
     name: str
     folder: Path
     paths: tuple[Path, ...]
 
 
-def scenes(folder: Path, edge: int, photos: int) -> list[Files]:
-    """The scene and the photos; what is there already is taken as it is."""
+def scenes(folder: Path, edge: int, photos: int, kinds: Sequence[str] = KINDS) -> list[Files]:
+    """The scene and the photos, as far as they are asked for; what is there already is taken as it is."""
     painted = _kept(folder / f"deflate_{edge}", partial(_paint, edge)) / "scene.tif"
     jpeg = {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85, "predictor": 1}
     lzw = {"compress": "lzw", "tiled": False, "blockysize": 1}
-    places = {
-        "deflate tiles": painted.parent,
-        "JPEG tiles": _kept(folder / f"jpeg_{edge}", partial(_recode, painted, jpeg)),
-        "LZW strips": _kept(folder / f"lzw_{edge}", partial(_recode, painted, lzw)),
-        f"{photos} photos": _kept(folder / f"photos_{edge}_{photos}", partial(_photos, painted, photos)),
+    made: dict[str, tuple[str, str, Callable[[Path], None]]] = {
+        "deflate": ("deflate tiles", painted.parent.name, partial(_paint, edge)),
+        "jpeg": ("JPEG tiles", f"jpeg_{edge}", partial(_recode, painted, jpeg)),
+        "lzw": ("LZW strips", f"lzw_{edge}", partial(_recode, painted, lzw)),
+        "photos": (f"{photos} photos", f"photos_{edge}_{photos}", partial(_photos, painted, photos)),
     }
-    return [Files(name, place, tuple(sorted(place.iterdir()))) for name, place in places.items()]
+    album = []
+    for kind, (name, subfolder, make) in made.items():
+        if kind in kinds:
+            place = _kept(folder / subfolder, make)
+            album.append(Files(kind, name, place, tuple(sorted(place.iterdir()))))
+    return album
 
 
 def _kept(place: Path, make: Callable[[Path], None]) -> Path:
