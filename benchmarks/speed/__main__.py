@@ -78,7 +78,7 @@ def require_same(detector: slicedet.Detector, peer: Peer, network: Network, tile
     """Stops where SAHI's wrapper does not say of whole tiles what slicedet does."""
     expected = sum(map(len, detector.detect(tiles)))
     found = sum(len(decoded(network.config, outputs, low)) for outputs in peer.infer(tiles))
-    # Their graphs round differently, in bf16 by a hundred times as much, and a box may stand at the threshold.
+    # Their graphs round differently, most of all to the 8 bits of bf16, and a box may stand at the threshold.
     if abs(found - expected) > 1 + (0.05 if peer.engine == BF16 else 0.01) * expected:
         raise SystemExit(f"{peer.name}: {found} boxes where slicedet finds {expected}: not the same network")
 
