@@ -66,7 +66,7 @@ class Scene:
             self._bands = band_choice.choose(dataset, bands, self.source)
             self.band_count: int = dataset.count
             self.dtype: str = dataset.dtypes[self._bands.numbers[0] - 1]
-            self._bits = dataset.tags(self._bands.numbers[0], ns="IMAGE_STRUCTURE").get("NBITS", "8")
+            self._bits = dataset.tags(self._bands.numbers[0], ns="IMAGE_STRUCTURE").get("NBITS", "")
             warped = isinstance(dataset, WarpedVRT)
             self.exif_orientation = 1 if warped else exif_value(dataset, self._source.local_path)
             self._orientation = Orientation.from_exif(self.exif_orientation)
@@ -128,7 +128,7 @@ class Scene:
 
     @cached_property
     def _measured_stretch(self) -> stretching.Stretch | None:
-        rule = self._rule or stretching.default(self.dtype, int(self._bits))
+        rule = self._rule or stretching.default(self.dtype, self._bits)
         if self.has_palette or (rule == "none" and self.dtype == "uint8"):
             return None
         return stretching.given(rule, len(self._bands)) or stretching.measure(rule, self._sample())

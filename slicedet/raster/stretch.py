@@ -50,11 +50,12 @@ def parse(rule: str) -> str:
     return text
 
 
-def default(dtype: str, bits: int) -> str:
-    """The rule for pixels of a type when nothing is asked for. bits: of each pixel, fewer than 8 in bilevel scans."""
+def default(dtype: str, bits: str) -> str:
+    """The rule for pixels of a type when nothing is asked for. bits: of each pixel, in GDAL's words, which count where
+    they are fewer than the 8 of uint8, as in bilevel scans."""
     if dtype != "uint8":
         return "percentile:2,98"
-    return "none" if bits >= 8 else f"0,{2**bits - 1}"
+    return f"0,{2 ** int(bits) - 1}" if re.fullmatch("[1-7]", bits) else "none"
 
 
 def given(rule: str, channels: int) -> Stretch | None:

@@ -92,6 +92,18 @@ def test_fewer_than_eight_bits_fill_the_range_from_black_to_white(raster, tmp_pa
             assert scene.read(whole(scene)).max() == (1 if path.suffix == ".png" else 3)
 
 
+@pytest.mark.parametrize("bits", ["0", "-1", "many", "\u00b2", "1" * 5000])
+def test_bits_that_cannot_be_are_not_believed(tmp_path, raster, bits):
+    raster("real.tif", np.full((1, 4, 4), 7, np.uint8))
+    metadata = f'<Metadata domain="IMAGE_STRUCTURE"><MDI key="NBITS">{bits}</MDI></Metadata>'
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">real.tif</SourceFilename></SimpleSource>'
+    band = f'<VRTRasterBand dataType="Byte" band="1">{metadata}{source}</VRTRasterBand>'
+    path = tmp_path / "forged.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="4" rasterYSize="4">{band}</VRTDataset>', encoding="utf-8")
+    with Scene(path) as scene:
+        assert (scene.read(whole(scene)) == 7).all()
+
+
 def test_default_for_other_types_is_2_to_98_percent(raster):
     pixels = rng.integers(0, 5000, (1, 60, 70)).astype(np.uint16)
     with Scene(raster("deep.tif", pixels)) as scene:
