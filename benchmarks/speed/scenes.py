@@ -41,16 +41,19 @@ def scenes(folder: Path, edge: int, photos: int, kinds: Sequence[str] = KINDS) -
     painted = _kept(folder / f"deflate_{edge}", partial(_paint, edge)) / "scene.tif"
     jpeg = {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85, "predictor": 1}
     lzw = {"compress": "lzw", "tiled": False, "blockysize": 1}
-    made: dict[str, tuple[str, str, Callable[[Path], None]]] = {
-        "deflate": ("deflate tiles", painted.parent.name, partial(_paint, edge)),
-        "jpeg": ("JPEG tiles", f"jpeg_{edge}", partial(_recode, painted, jpeg)),
-        "lzw": ("LZW strips", f"lzw_{edge}", partial(_recode, painted, lzw)),
-        "photos": (f"{photos} photos", f"photos_{edge}_{photos}", partial(_photos, painted, photos)),
+    made: dict[str, tuple[str, Callable[[], Path]]] = {
+        "deflate": ("deflate tiles", lambda: painted.parent),
+        "jpeg": ("JPEG tiles", lambda: _kept(folder / f"jpeg_{edge}", partial(_recode, painted, jpeg))),
+        "lzw": ("LZW strips", lambda: _kept(folder / f"lzw_{edge}", partial(_recode, painted, lzw))),
+        "photos": (
+            f"{photos} photos",
+            lambda: _kept(folder / f"photos_{edge}_{photos}", partial(_photos, painted, photos)),
+        ),
     }
     album = []
-    for kind, (name, subfolder, make) in made.items():
+    for kind, (name, make) in made.items():
         if kind in kinds:
-            place = _kept(folder / subfolder, make)
+            place = make()
             album.append(Files(kind, name, place, tuple(sorted(place.iterdir()))))
     return album
 
