@@ -142,16 +142,21 @@ def idle(per_area: float) -> int:
 
 
 def search(path: Path, per_area: float, geojson: Path | None) -> Measured:
-    """A search of one file, with default settings besides the tiles."""
-    import slicedet
+    """A search of one file, with default settings besides the tiles: in memory, or into a file."""
+    from slicedet.outputs.targets import Targets
+    from slicedet.pipeline import Settings, run
+    from slicedet.predicting import predict_into
+    from slicedet.raster.scene import Scene
 
-    detector = Free(lattice(per_area))
+    detector, settings = Free(lattice(per_area)), Settings(slice=SLICE, overlap=OVERLAP)
     start = time.perf_counter()
-    prediction = slicedet.predict(path, detector, slice=SLICE, overlap=OVERLAP, keep_views=False)
-    if geojson is not None:
-        prediction.save(geojson)
+    with Scene(path) as scene:
+        if geojson is None:
+            record = run(scene, detector, settings).run
+        else:
+            record, _ = predict_into(scene, Targets([geojson]), lambda: detector, settings)
     seconds = time.perf_counter() - start
-    return Measured(peak(), seconds, len(prediction.detections), prediction.run["tiles"]["run"])
+    return Measured(peak(), seconds, record["detections"]["after_merging"], record["tiles"]["run"])
 
 
 def measure(edge: int, per_area: float, folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -60,7 +61,7 @@ def predict(
     """Find objects in images of any size and write where they are."""
     from slicedet.errors import InvalidSetting, SlicedetError
     from slicedet.outputs.targets import Targets
-    from slicedet.pipeline import run
+    from slicedet.predicting import predict_into
     from slicedet.raster.source import shown
     from slicedet.resuming import predict_resumably
 
@@ -68,20 +69,19 @@ def predict(
         targets = Targets(images=len(images), roi=settings.roi, **destination)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
-    detector = functools.cache(lambda: _loaded(choice, settings.slice, console))
+    settings = _of_model(lambda: choice.applied_to(settings), console)
+    detector = functools.cache(lambda: _of_model(lambda: choice.load(settings.slice), console))
     answers: list[dict[str, Any]] = []
     failed = False
     for image in images:
         try:
             with scenes.open(image) as scene, console.progress(scene.name, "tile") as progress:
                 if resume:
-                    prediction, written = predict_resumably(
-                        scene, targets, detector, choice.applied_to(settings), asdict(scenes), progress, resources
+                    record, written = predict_resumably(
+                        scene, targets, detector, settings, asdict(scenes), progress, resources
                     )
                 else:
-                    paths = targets.of(scene)  # Before inference, which may take hours.
-                    prediction = run(scene, detector(), choice.applied_to(settings), progress, resources)
-                    written = targets.save(prediction, paths)
+                    record, written = predict_into(scene, targets, detector, settings, progress, resources)
         except KeyboardInterrupt:
             way = "the same command goes on from here" if resume else "with --resume, it would go on from here"
             raise click.ClickException(f"interrupted; {way}") from None
@@ -90,8 +90,7 @@ def predict(
             answers.append({"source": shown(image), "error": one_line(error)})
             failed = True
             continue
-        record = prediction.run
-        console.say(_summary(prediction))
+        console.say(_summary(record))
         for path in written:
             console.say(f"  {path}")
         answers.append({"source": shown(image), "outputs": [str(path) for path in written], **record})
@@ -99,37 +98,33 @@ def predict(
     sys.exit(1 if failed else 0)
 
 
-def _loaded(choice: DetectorChoice, slice: str | None, console: Console) -> Any:
-    """The detector; without it there is nothing to do for any image."""
+def _of_model(ask: Callable[[], Any], console: Console) -> Any:
+    """What is asked of the model; without an answer there is nothing to do for any image."""
     from slicedet.errors import SlicedetError
 
     try:
-        return choice.load(slice)
+        return ask()
     except SlicedetError as error:
         console.complain(error)
         console.answer({"images": [], "error": one_line(error)})
         sys.exit(1)
 
 
-def _summary(prediction: Any) -> str:
+def _summary(record: dict[str, Any]) -> str:
     """One line: how many of what, in how much time, over how many tiles."""
-    import numpy as np
-
-    counts = np.bincount(prediction.detections.category_ids, minlength=len(prediction.categories))
-    found = ", ".join(
-        f"{counts[i]} {prediction.categories[i]}" for i in np.argsort(-counts, kind="stable") if counts[i]
-    )
-    tiles = prediction.run["tiles"]
+    counts = record["detections"]["by_class"]
+    found = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, key=lambda name: -counts[name]))
+    tiles = record["tiles"]
     names = {"empty": "empty", "flat": "flat", "outside_roi": "outside"}
     skipped = [f"{tiles[key]} {words}" for key, words in names.items() if tiles[key]]
     if tiles["unreadable"]:
         skipped.append(f"{len(tiles['unreadable'])} unreadable")
     ran = f"{tiles['run']} tiles" + (f" ({', '.join(skipped)} left out)" if skipped else "")
-    if size := prediction.run["detector"].get("input_size"):
+    if size := record["detector"].get("input_size"):
         ran += f", network at {size[0]} x {size[1]}"
-    number = len(prediction.detections)
+    number = record["detections"]["after_merging"]
     return (
-        f"{prediction.scene.source}: {number} object{'' if number == 1 else 's'}"
+        f"{record['scene']['source']}: {number} object{'' if number == 1 else 's'}"
         + (f" ({found})" if found else "")
-        + f" in {ran}, {prediction.run['seconds']:.1f} s"
+        + f" in {ran}, {record['seconds']:.1f} s"
     )

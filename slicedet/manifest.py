@@ -6,6 +6,7 @@ after the last `sync`, and never the order of things.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sqlite3
@@ -271,18 +272,26 @@ class Manifest:
                     (WAITING, *stamp, row[0]),
                 )
 
-    def found(self, name: str, size: tuple[int, int], detections: Detections, run: dict[str, Any]) -> None:
-        """Keeps the result of an image, width x height, and lets go of its strips."""
+    def found(self, result: ImageResult, size: tuple[int, int], run: dict[str, Any]) -> None:
+        """Keeps the result of an image, width x height, in place of an earlier one, and lets go of its strips."""
         with self._writing():
-            id = self._id(name)
-            self._drop(id)
-            for part, begin in enumerate(range(0, len(detections), PART)):
-                data = encode(detections[begin : begin + PART].replace(tiles=None))
-                self._db.execute("INSERT INTO detections VALUES (?, ?, ?, ?)", (id, part, data, zlib.crc32(data)))
+            id = result.image
+            result.write()
+            self._db.execute("DELETE FROM strips WHERE image = ?", (id,))
+            # What a killed run has left unfinished may be more than was found now.
+            self._db.execute(
+                "DELETE FROM detections WHERE image = ? AND part NOT BETWEEN ? AND -1", (id, -result.parts)
+            )
+            self._db.execute("UPDATE detections SET part = -1 - part WHERE image = ?", (id,))
             self._db.execute(
                 "UPDATE images SET state = ?, width = ?, height = ?, detections = ?, run = ?, error = '' WHERE id = ?",
-                (FOUND, *size, len(detections), zlib.compress(json.dumps(run).encode()), id),
+                (FOUND, *size, result.count, zlib.compress(json.dumps(run).encode()), id),
             )
+
+    def result(self, name: str) -> ImageResult:
+        """What is found in an image, to be added to and then handed to `found`."""
+        with self._lock, self._telling():
+            return ImageResult(self, self._id(name))
 
     def publishing(self, name: str, stem: str, files: Files) -> None:
         """Notes that outputs of an image, named after `stem`, are about to be put in place.
@@ -312,18 +321,23 @@ class Manifest:
             self._db.execute("UPDATE images SET state = ?, error = ? WHERE name = ?", (FAILED, error, name))
         self.sync()
 
-    def detections(self, entry: Entry) -> Detections:
-        """What was found in an image. Raises CorruptFile where it cannot be read."""
-        with self._lock, self._telling():
-            rows = self._db.execute(
-                "SELECT data, crc FROM detections WHERE image = ? ORDER BY part", (entry.id,)
-            ).fetchall()
-        if any(zlib.crc32(data) != crc for data, crc in rows):
-            raise self._damaged(f"detections of {entry.name} are not what was written")
-        found = Detections.concatenate([decode(data) for data, _ in rows])
-        if len(found) != entry.detections:
+    def detections(self, entry: Entry) -> Iterator[Detections]:
+        """What was found in an image, in parts. Raises CorruptFile where it cannot be read."""
+        left = entry.detections
+        for part in itertools.count():
+            with self._lock, self._telling():
+                row = self._db.execute(
+                    "SELECT data, crc FROM detections WHERE image = ? AND part = ?", (entry.id, part)
+                ).fetchone()
+            if row is None:
+                break
+            if zlib.crc32(row[0]) != row[1]:
+                raise self._damaged(f"detections of {entry.name} are not what was written")
+            found = decode(row[0])
+            left -= len(found)
+            yield found
+        if left:
             raise self._damaged(f"detections of {entry.name} are missing")
-        return found
 
     def journal(self, name: str) -> ImageJournal:
         """The strips of an image."""
@@ -339,6 +353,14 @@ class Manifest:
         if kept is None or zlib.crc32(kept[1], zlib.crc32(kept[0].encode())) != kept[2]:
             return None
         return Strip(decode(kept[1]), TileCount(**json.loads(kept[0])))
+
+    def keep_part(self, image: int, part: int, detections: Detections) -> None:
+        """Keeps a part, counted from 0, of what is being found in the image with this id."""
+        data = encode(detections.replace(tiles=None))
+        with self._writing():
+            # Beside the parts of an earlier result, which stays until this one is whole.
+            row = (image, -1 - part, data, zlib.crc32(data))
+            self._db.execute("INSERT OR REPLACE INTO detections VALUES (?, ?, ?, ?)", row)
 
     def keep_strip(self, image: int, row: int, strip: Strip) -> None:
         """Keeps a row of tiles of the image with this id."""
@@ -369,6 +391,9 @@ class Manifest:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._db.in_transaction:  # It is part of a larger one.
+            yield
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -434,6 +459,40 @@ class Manifest:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise self._damaged(f"{name} is not a name for an output")
         return files
+
+
+class ImageResult:
+    """What is found in one image, on its way into a manifest.
+
+    count: detections so far. parts: of PART detections, or fewer in the last, that are in the manifest.
+    """
+
+    def __init__(self, manifest: Manifest, image: int) -> None:
+        self.image = image
+        self.count = 0
+        self.parts = 0
+        self._manifest = manifest
+        self._waiting: list[Detections] = []
+
+    def add(self, detections: Detections) -> None:
+        """Takes what comes after all that was added before."""
+        self._waiting.append(detections)
+        self.count += len(detections)
+        if self.count >= (self.parts + 1) * PART:
+            self._write(PART)
+
+    def write(self) -> None:
+        """Puts what still waits into the manifest."""
+        self._write(1)
+
+    def _write(self, least: int) -> None:
+        """Puts parts into the manifest, until fewer than `least` detections wait."""
+        waiting = Detections.concatenate(self._waiting)
+        while len(waiting) >= least:
+            self._manifest.keep_part(self.image, self.parts, waiting[:PART])
+            waiting = waiting[PART:]
+            self.parts += 1
+        self._waiting = [waiting]
 
 
 class ImageJournal:

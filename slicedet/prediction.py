@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slicedet import outputs
 from slicedet.detections import Detections
+from slicedet.outputs.layer import Layer
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Prediction:
     """Detections of one scene.
 
-    detections: boxes in pixels of the scene's native frame, best score first. categories: names that category ids
-    index.
+    detections: boxes in pixels of the scene's native frame, best score first; none where they were handed on as they
+    were found. categories: names that category ids index.
     scene: where they were found. model: name of the detector. run: record of the run, ready for JSON.
     views: what the tiles saw, before merging. origins: int64 [views], the detection that each went into, -1 for none.
     """
@@ -50,8 +51,20 @@ class Prediction:
         OutputError where the file is there already (unless `overwrite`), is the image or the region of interest, or
         cannot be written.
         """
-        return outputs.save(self, path, overwrite=overwrite)
+        settings = self.run.get("settings", {})
+        return outputs.save(self.layer, [self.detections], path, overwrite, settings.get("roi"))
 
     def to_geopandas(self) -> GeoDataFrame:
-        """The detections as polygons with their properties, in the CRS of the scene."""
-        return outputs.to_geopandas(self)
+        """The detections as polygons with their properties, in the CRS of the scene.
+
+        Raises NotGeoreferenced where the scene has no georeference.
+        """
+        from slicedet.outputs import table
+
+        return table.to_geopandas(self.layer, self.detections)
+
+    @property
+    def layer(self) -> Layer:
+        """What all detections share when they are written."""
+        skip_unreadable = bool(self.run.get("settings", {}).get("skip_unreadable"))
+        return Layer(self.scene, self.categories, self.model, skip_unreadable)

@@ -15,13 +15,12 @@ from slicedet.detectors.protocol import Detector
 from slicedet.errors import OutputError
 from slicedet.locks import exclusive
 from slicedet.manifest import Manifest, Stamp
-from slicedet.outputs import save
 from slicedet.outputs.files import check_target
 from slicedet.outputs.provenance import save_provenance
 from slicedet.outputs.targets import Targets, record_path
-from slicedet.pipeline import Progress, Resources, Settings, run
-from slicedet.prediction import Prediction
-from slicedet.publishing import flush_folder, make_lasting_folder, move
+from slicedet.pipeline import Progress, Resources, Settings
+from slicedet.predicting import Outcome, run_into
+from slicedet.publishing import flush_folder, make_folder, make_lasting_folder, move
 from slicedet.raster.scene import Scene
 
 
@@ -33,8 +32,8 @@ def predict_resumably(
     scene_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     resources: Resources | None = None,
-) -> tuple[Prediction, list[Path]]:
-    """Runs a scene and writes it to its targets; gives the prediction and the files written.
+) -> Outcome:
+    """`predict_into`, which goes on where it was broken off.
 
     However it ends, the next call goes on from the last finished row of tiles. These are kept in a hidden folder,
     `.<first output>.slicedet-resume`, which is removed once all is written; an image that has changed begins anew.
@@ -61,8 +60,21 @@ def predict_resumably(
             if progress is not None:
                 progress(done, total)
 
-        prediction = run(scene, detector, settings, progressed, resources, manifest.journal(scene.source))
-        return prediction, _publish(prediction, targets, paths, manifest)
+        # In the journal's folder, which a killed run leaves to the next.
+        staging = manifest.path.with_name("writing")
+        shutil.rmtree(staging, ignore_errors=True)
+        places = {path: staging / str(number) / path.name for number, path in enumerate(paths)}
+        for place in places.values():
+            make_folder(place.parent)
+        journal = manifest.journal(scene.source)
+        try:
+            record, _ = run_into(scene, list(places.values()), detector, settings, progressed, resources, journal)
+        except OutputError as error:
+            message = str(error)
+            for path, place in places.items():
+                message = message.replace(str(place.parent), str(path.parent))
+            raise OutputError(message) from error
+        return record, _publish(record, targets, places, manifest)
 
 
 def _forget_published(manifest: Manifest, paths: Sequence[Path]) -> None:
@@ -78,25 +90,18 @@ def _forget_published(manifest: Manifest, paths: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _publish(prediction: Prediction, targets: Targets, paths: Sequence[Path], manifest: Manifest) -> list[Path]:
-    """What `Targets.save` does, by way of the journal's folder, which a killed run leaves to the next."""
-    staging = manifest.path.with_name("writing")
-    shutil.rmtree(staging, ignore_errors=True)
+def _publish(record: dict[str, Any], targets: Targets, places: dict[Path, Path], manifest: Manifest) -> list[Path]:
+    """Puts files into place, of which all are known that lie beside them, with the record of the run."""
     moves: dict[Path, Path] = {}
-    for number, path in enumerate(paths):
-        folder = staging / str(number)
-        folder.mkdir(parents=True)
-        try:
-            files = save(prediction, folder / path.name, overwrite=True)
-        except OutputError as error:
-            raise OutputError(str(error).replace(str(folder), str(path.parent))) from error
-        for written in files:
+    for path, place in places.items():
+        for written in sorted(place.parent.iterdir()):
             target = path.with_name(written.name)
-            if target in paths or targets.overwrite or not target.exists():  # A style that is there stays.
+            if target in places or targets.overwrite or not target.exists():  # A style that is there stays.
                 moves[target] = written
-    record = record_path(paths[0], targets.overwrite)
-    moves[record] = save_provenance(prediction.run, staging / record.name)
-    for path in paths:
+    first, place = next(iter(places.items()))
+    target = record_path(first, targets.overwrite)
+    moves[target] = save_provenance(record, place.parent.with_name(target.name))
+    for path in places:
         check_target(path, targets.overwrite)
     manifest.note("published", {str(target.absolute()): Stamp.of(written) for target, written in moves.items()})
     manifest.sync(0)

@@ -19,6 +19,7 @@ FLOORS = (
     "export prediction publishing",
     "pipeline",
     "conditions manifest",
+    "predicting",
     "batch resuming",
     "datasets",
     "evaluation",

@@ -263,3 +263,54 @@ def test_flat_tiles_are_left_out_when_asked_and_counted():
 def test_resources_that_make_no_sense_are_refused():
     with pytest.raises(SlicedetError, match="workers 0"):
         Resources(workers=0)
+
+
+class Twice(Spots):
+    """Finds two things in each tile, one a little beside the brightest pixel, both far apart from other tiles'."""
+
+    def found(self, tile: np.ndarray) -> Detections:
+        return Detections([[20, 20, 30, 30], [22, 22, 31, 31], [40, 40, 46, 46]], [0.9, 0.8, 0.7], [0, 0, 1])
+
+
+def test_what_no_later_tile_can_touch_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slicedet.merging.gradual.ENOUGH", 30)
+    picture = np.full((1000, 300, 3), 90, np.uint8)
+    settings = Settings(slice=64, overlap=0, keep_views=True)
+    done: list[int] = []
+    handed: list[tuple[int, Detections]] = []
+
+    def progress(tiles: int, total: int) -> None:
+        done.append(tiles)
+
+    with Scene(picture) as scene:
+        whole = run(scene, Twice(), settings)
+        handed_on = run(scene, Twice(), settings, progress, sink=lambda found: handed.append((done[-1], found)))
+    assert len(handed_on.detections) == 0
+    assert handed_on.run["detections"] == whole.run["detections"]
+    assert whole.run["detections"]["by_class"] == {"even": 80, "odd": 80}
+    # Long before the last tile, each but the last at once, and from the top to the bottom.
+    assert len(handed) > 3
+    assert handed[0][0] < 20
+    lowest = [found.boxes[:, 1].max() for _, found in handed]
+    highest = [found.boxes[:, 1].min() for _, found in handed]
+    assert all(a < b for a, b in zip(lowest[:-1], highest[1:], strict=True))
+    assert all(len(found) for _, found in handed)
+    found = Detections.concatenate([part for _, part in handed])
+    order = np.lexsort((*found.boxes.T[::-1], -found.scores))
+    for name in ("boxes", "scores", "category_ids", "tiles"):
+        assert getattr(found[order], name).tobytes() == getattr(whole.detections, name).tobytes()
+    # Views point at what they made in the order in which it was handed on.
+    for row in (0, 50, len(found) - 1):
+        views = handed_on.views[handed_on.origins == row]
+        assert (np.abs(views.boxes - found.boxes[row]).max(axis=1) < 4).all()
+        assert len(views) == 2 - found.category_ids[row]
+
+
+def test_a_small_scene_is_handed_on_best_first() -> None:
+    handed: list[Detections] = []
+    with Scene(picture(5)) as scene:
+        whole = run(scene, Spots(), SETTINGS)
+        run(scene, Spots(), SETTINGS, sink=handed.append)
+    (found,) = handed
+    assert found.boxes.tobytes() == whole.detections.boxes.tobytes()
+    assert found.scores.tobytes() == whole.detections.scores.tobytes()

@@ -17,7 +17,7 @@ from slicedet import Detections
 from slicedet import manifest as manifests
 from slicedet.errors import CorruptFile, OutputError
 from slicedet.locks import exclusive, locked
-from slicedet.manifest import DONE, FAILED, FOUND, WAITING, Manifest, Stamp, decode, encode
+from slicedet.manifest import DONE, FAILED, FOUND, WAITING, Entry, Manifest, Stamp, decode, encode
 from slicedet.pipeline import Strip, TileCount
 
 
@@ -35,6 +35,16 @@ def same(a: Detections, b: Detections) -> bool:
     columns = [(a.boxes, b.boxes), (a.scores, b.scores), (a.category_ids, b.category_ids)]
     columns += [] if a.tiles is None or b.tiles is None else [(a.tiles, b.tiles)]
     return all(x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in columns)
+
+
+def find(manifest: Manifest, name: str, size: tuple[int, int], detections: Detections, run: dict) -> None:
+    result = manifest.result(name)
+    result.add(detections)
+    manifest.found(result, size, run)
+
+
+def found_in(manifest: Manifest, entry: Entry) -> Detections:
+    return Detections.concatenate(list(manifest.detections(entry)))
 
 
 @pytest.fixture
@@ -70,11 +80,11 @@ def test_an_image_goes_from_waiting_to_done(manifest, tmp_path):
         ("c.tif", 2, WAITING),
     ]
     manifest.begin("b.tif", Stamp(5, 6))
-    manifest.found("b.tif", (640, 480), detections(3), {"tiles": {}, "text": "ä"})
+    find(manifest, "b.tif", (640, 480), detections(3), {"tiles": {}, "text": "ä"})
     entry = manifest.entry("b.tif")
     assert (entry.state, entry.stamp, entry.width, entry.height, entry.detections) == (FOUND, (5, 6), 640, 480, 3)
     assert entry.run == {"tiles": {}, "text": "ä"}
-    assert same(manifest.detections(entry), detections(3, tiled=False))
+    assert same(found_in(manifest, entry), detections(3, tiled=False))
     manifest.publishing("b.tif", "b", {"b.csv": None, "b.run.json": None})
     assert manifest.entry("b.tif").files == {"b.csv": None, "b.run.json": None}
     manifest.done("b.tif", {"b.csv": (1, 2)}, [tmp_path])
@@ -95,7 +105,7 @@ def test_all_is_there_after_opening_again(tmp_path):
         manifest.begin("a.tif", Stamp(1, 2))
         manifest.journal("a.tif").put(3, strip)
         manifest.begin("b.tif", Stamp(1, 2))
-        manifest.found("b.tif", (9, 9), detections(2), {})
+        find(manifest, "b.tif", (9, 9), detections(2), {})
         before = list(manifest.entries())
     with Manifest(path) as manifest:
         assert list(manifest.entries()) == before
@@ -118,7 +128,7 @@ def test_strips_go_with_the_result_and_with_a_change(manifest):
     assert manifest.strips() == 1
     manifest.failed("b.tif", "for now")
     assert manifest.strips() == 1
-    manifest.found("b.tif", (9, 9), detections(1), {})
+    find(manifest, "b.tif", (9, 9), detections(1), {})
     assert manifest.strips() == 0
 
 
@@ -130,10 +140,10 @@ def test_a_row_that_is_the_whole_image_is_not_kept(manifest):
 
 
 def test_many_detections_are_kept_in_blobs_of_bounded_size(manifest, tmp_path):
-    manifest.found("a.tif", (9, 9), detections(150_000), {})
-    assert same(manifest.detections(manifest.entry("a.tif")), detections(150_000, tiled=False))
-    manifest.found("b.tif", (9, 9), detections(0), {})
-    assert len(manifest.detections(manifest.entry("b.tif"))) == 0
+    find(manifest, "a.tif", (9, 9), detections(150_000), {})
+    assert same(found_in(manifest, manifest.entry("a.tif")), detections(150_000, tiled=False))
+    find(manifest, "b.tif", (9, 9), detections(0), {})
+    assert len(found_in(manifest, manifest.entry("b.tif"))) == 0
     manifest.close()
     database = sqlite3.connect(tmp_path / "manifest.sqlite")
     sizes = [size for (size,) in database.execute("SELECT length(data) FROM detections")]
@@ -143,8 +153,24 @@ def test_many_detections_are_kept_in_blobs_of_bounded_size(manifest, tmp_path):
     manifest._db = sqlite3.connect(":memory:")  # The fixture closes it once more.
 
 
+def test_a_result_that_was_broken_off_leaves_the_earlier_one_and_then_no_trace(manifest, monkeypatch):
+    monkeypatch.setattr("slicedet.manifest.PART", 10)
+    find(manifest, "a.tif", (9, 9), detections(25), {"first": 1})
+    manifest.result("a.tif").add(detections(99, seed=1))
+    entry = manifest.entry("a.tif")
+    assert (entry.state, entry.run) == (FOUND, {"first": 1})
+    assert same(found_in(manifest, entry), detections(25, tiled=False))
+    result, whole = manifest.result("a.tif"), detections(31, seed=2)
+    for begin, end in ((0, 0), (0, 4), (4, 27), (27, 31)):
+        result.add(whole[begin:end])
+    manifest.found(result, (9, 9), {"second": 2})
+    entry = manifest.entry("a.tif")
+    assert [len(part) for part in manifest.detections(entry)] == [10, 10, 10, 1]
+    assert same(found_in(manifest, entry), whole.replace(tiles=None))
+
+
 def test_the_list_may_change(manifest):
-    manifest.found("b.tif", (9, 9), detections(1), {})
+    find(manifest, "b.tif", (9, 9), detections(1), {})
     assert manifest.take_list([(0, "0.tif"), (1, "c.tif"), (2, "a.tif")]) == ["b.tif"]
     assert [entry.name for entry in manifest.entries()] == ["0.tif", "c.tif", "a.tif"]
     assert manifest.entry("b.tif").position is None
@@ -158,7 +184,7 @@ def test_a_strip_that_was_damaged_is_as_good_as_none_and_a_result_is_told(tmp_pa
         manifest.take_list([(0, "a.tif"), (1, "b.tif")])
         manifest.journal("a.tif").put(0, Strip(detections(3), TileCount(20, 5)))
         manifest.journal("a.tif").put(1, Strip(detections(3), TileCount(20, 5)))
-        manifest.found("b.tif", (9, 9), detections(2), {})
+        find(manifest, "b.tif", (9, 9), detections(2), {})
     database = sqlite3.connect(path)
     with database:
         database.execute("UPDATE strips SET data = zeroblob(length(data)) WHERE row = 0")
@@ -169,7 +195,7 @@ def test_a_strip_that_was_damaged_is_as_good_as_none_and_a_result_is_told(tmp_pa
         assert manifest.journal("a.tif").get(0) is None
         assert manifest.journal("a.tif").get(1) is None
         with pytest.raises(CorruptFile, match=r"detections of b\.tif"):
-            manifest.detections(manifest.entry("b.tif"))
+            found_in(manifest, manifest.entry("b.tif"))
 
 
 def test_a_manifest_of_another_version_is_not_touched(tmp_path):
@@ -190,12 +216,12 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path):
 
 
 def test_what_fails_half_way_leaves_nothing(manifest):
-    manifest.found("a.tif", (9, 9), detections(2), {"first": 1})
+    find(manifest, "a.tif", (9, 9), detections(2), {"first": 1})
     with pytest.raises(TypeError):
-        manifest.found("a.tif", (9, 9), detections(5), {"cannot be JSON": object()})
+        find(manifest, "a.tif", (9, 9), detections(5), {"cannot be JSON": object()})
     entry = manifest.entry("a.tif")
     assert entry.run == {"first": 1}
-    assert same(manifest.detections(entry), detections(2, tiled=False))
+    assert same(found_in(manifest, entry), detections(2, tiled=False))
 
 
 def test_the_holder_of_a_lock_is_named_and_the_lock_ends_with_the_process(tmp_path):
@@ -249,7 +275,7 @@ def test_what_no_run_has_written_is_told_and_not_unpacked(tmp_path, change):
     path = tmp_path / "manifest.sqlite"
     with Manifest(path) as manifest:
         manifest.take_list([(0, "a.tif")])
-        manifest.found("a.tif", (9, 9), detections(2), {"a": 1})
+        find(manifest, "a.tif", (9, 9), detections(2), {"a": 1})
     with sqlite3.connect(path) as database:
         database.execute(change, (zlib.compress(b" " * (1 << 25)),) if "?" in change else ())
     database.close()

@@ -16,7 +16,8 @@ from slicedet import Scene
 from slicedet.errors import CorruptFile, OutputError
 from slicedet.locks import exclusive
 from slicedet.outputs.targets import Targets
-from slicedet.pipeline import Settings, run
+from slicedet.pipeline import Settings
+from slicedet.predicting import predict_into
 from slicedet.resuming import predict_resumably
 
 PLACE = {"crs": "EPSG:32633", "transform": Affine(0.2, 0, 400000, 0, -0.2, 5000000)}
@@ -49,8 +50,7 @@ def plainly(big: Path, output: Path) -> int:
     output.mkdir()
     targets, detector = Targets([output / "big.geojson", output / "big.gpkg"]), Spots()
     with Scene(big) as scene:
-        paths = targets.of(scene)
-        targets.save(run(scene, detector, Settings()), paths)
+        predict_into(scene, targets, lambda: detector, Settings())
     return detector.seen
 
 
@@ -154,7 +154,7 @@ def test_a_journal_never_has_a_file_removed_that_the_run_would_not_write(big, tm
 def test_what_could_not_be_written_is_written_without_running_again(big, tmp_path, monkeypatch):
     import slicedet.outputs.vector
 
-    def fail(prediction, path):
+    def fail(layer, pieces, path):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "out").mkdir()

@@ -133,7 +133,10 @@ def _adopt(space: Space, part: _Part, entry: Entry) -> None:
     if entry.state == FAILED or entry.run is None:
         manifest.failed(entry.name, entry.error)
         return
-    manifest.found(entry.name, (entry.width, entry.height), part.manifest.detections(entry), entry.run)
+    result = manifest.result(entry.name)
+    for detections in part.manifest.detections(entry):
+        result.add(detections)
+    manifest.found(result, (entry.width, entry.height), entry.run)
     known = manifest.entry(entry.name)
     own = {} if known is None else known.files
     names = list(entry.files)

@@ -16,9 +16,10 @@ from slicedet.batch.space import Space, check_summaries, manifest_path
 from slicedet.conditions import conditions
 from slicedet.detectors.protocol import Detector, minimum_scores, name_of
 from slicedet.errors import CorruptFile, InvalidSetting, OutputError, SlicedetError, SlicedetWarning, UnreadableImage
-from slicedet.manifest import DONE, Entry, Files, Stamp
+from slicedet.manifest import DONE, Entry, Files, ImageResult, Stamp
 from slicedet.outputs import save
 from slicedet.outputs.files import check_apart
+from slicedet.outputs.layer import Layer
 from slicedet.outputs.provenance import save_provenance
 from slicedet.outputs.targets import Targets
 from slicedet.pipeline import Resources, Settings, Task, run_all
@@ -116,7 +117,7 @@ class _Run:
         self._settings = settings
         self._scene_options = scene_options
         self._report = report
-        self._pending: deque[Item] = deque()
+        self._pending: deque[tuple[Item, ImageResult]] = deque()
         self._kept: set[str] = set()
         self._written: list[tuple[Item, Path]] = []
         self._published = time.monotonic()
@@ -128,7 +129,7 @@ class _Run:
         tasks = (self._task(item) for item in todo)
         with closing(run_all(tasks, self._detector, self._settings, resources)) as outcomes:  # type: ignore[type-var]
             for outcome in outcomes:
-                self._take(self._pending.popleft(), outcome)
+                self._take(*self._pending.popleft(), outcome)
         self._publish(0)
         if self._batch.shard.count == 1:
             self._space.summarise(self._detector.categories)
@@ -171,15 +172,12 @@ class _Run:
             self._done(item, entry.files)
             return True
         try:
-            detections = self._manifest.detections(entry)
-        except CorruptFile:
-            return False
-        self._kept.add(item.name)
-        try:
             with self._open(item) as scene:
-                assert entry.run is not None
-                categories, name = tuple(self._detector.categories), name_of(self._detector)
-                self._write(item, Prediction(detections, categories, scene, name, entry.run))
+                self._kept.add(item.name)
+                self._write(item, scene)
+        except CorruptFile:
+            self._kept.discard(item.name)
+            return False
         except SlicedetError as error:
             self._failed(item, error)
         return True
@@ -190,9 +188,9 @@ class _Run:
         return all(path.exists() if entry.durable else Stamp.of(path) == stamp for path, stamp in paths)
 
     def _task(self, item: Item) -> Task:
-        self._pending.append(item)
-        journal = self._manifest.journal(item.name)
-        return Task(lambda: self._open(item), journal, lambda done, total: self._publish(GROUP_SECONDS))
+        journal, result = self._manifest.journal(item.name), self._manifest.result(item.name)
+        self._pending.append((item, result))
+        return Task(lambda: self._open(item), journal, lambda done, total: self._publish(GROUP_SECONDS), result.add)
 
     def _open(self, item: Item) -> Scene:
         """The scene, whose outputs can be written as far as can be told."""
@@ -222,25 +220,27 @@ class _Run:
         targets = Targets(paths=[folder], formats=self._batch.formats, overwrite=True)
         return [*targets.of(scene, item.stem), folder / f"{item.stem}.run.json"]
 
-    def _take(self, item: Item, outcome: Prediction | SlicedetError) -> None:
+    def _take(self, item: Item, result: ImageResult, outcome: Prediction | SlicedetError) -> None:
         if isinstance(outcome, SlicedetError):
             self._failed(item, outcome)
             return
         scene = outcome.scene
-        self._manifest.found(item.name, (scene.width, scene.height), outcome.detections, outcome.run)
+        self._manifest.found(result, (scene.width, scene.height), outcome.run)
         try:
-            self._write(item, outcome)
+            self._write(item, scene)
         except SlicedetError as error:
             self._failed(item, error)
 
-    def _write(self, item: Item, prediction: Prediction) -> None:
+    def _write(self, item: Item, scene: Scene) -> None:
         """Writes the outputs of an image whose result is in the manifest, to be published with others."""
-        folder = self._space.slot(len(self._written))
-        *paths, record = self._paths(item, prediction.scene, folder)
+        entry, folder = self._entry(item), self._space.slot(len(self._written))
+        assert entry.run is not None
+        layer = Layer(scene, tuple(self._detector.categories), name_of(self._detector), self._settings.skip_unreadable)
+        *paths, record = self._paths(item, scene, folder)
         try:
             for path in paths:
-                save(prediction, path, overwrite=True)
-            save_provenance(prediction.run, record, overwrite=True)
+                save(layer, self._manifest.detections(entry), path, overwrite=True)
+            save_provenance(entry.run, record, overwrite=True)
         except OutputError as error:
             raise OutputError(str(error).replace(str(folder), str(self._space.output / item.folder))) from error
         self._written.append((item, folder))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slicedet import outputs
 from slicedet.compat.inputs import TIFF, Image, file_name, read_whole
 from slicedet.detections import Detections
 from slicedet.outputs.files import check_apart, staged, write_errors
@@ -79,7 +78,8 @@ class DetResult(UserDict[str, Any]):
     def img(self) -> dict[Text, Picture]:
         """{"res": the image in RGB with its boxes}, fitted to 8192 pixels a side."""
         with self.prediction.scene:
-            return {"res": picture(self._as_changed(), transparency=False)}
+            changed = self._as_changed()
+            return {"res": picture(changed.layer, changed.detections, transparency=False)}
 
     def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
         """Prints `str`, or `json` as JSON."""
@@ -107,7 +107,7 @@ class DetResult(UserDict[str, Any]):
         scene, format = self.prediction.scene, _BY_PILLOW.get(target.suffix.lower())
         if format is None:
             with scene:
-                outputs.save(self._as_changed(), target, overwrite=True)
+                self._as_changed().save(target, overwrite=True)
             return
         check_apart(target, scene)
         encoded = io.BytesIO()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,9 +12,8 @@ from slicedet.errors import InvalidSetting, NotGeoreferenced, UntransformableCRS
 from slicedet.outputs.files import check_apart, check_target, staged
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
-
-    from slicedet.prediction import Prediction
+    from slicedet.detections import Detections
+    from slicedet.outputs.layer import Layer
     from slicedet.raster.scene import Scene
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "default_name",
     "format_of",
     "save",
-    "to_geopandas",
 ]
 
 
@@ -36,6 +34,7 @@ class Format:
     name: the format's name. suffixes: of its files, the usual one first. writer: module and function that write it.
     coordinates: "lonlat" or "map" where the format has no sense without them, else "".
     styled: whether a QGIS style goes beside it. inset: what stands in the default name before the suffix.
+    drawn: whether it is a picture, which is made of all detections at once.
     """
 
     name: str
@@ -44,12 +43,29 @@ class Format:
     coordinates: str = ""
     styled: bool = False
     inset: str = ""
+    drawn: bool = False
 
-    def write(self, prediction: Prediction, path: Path) -> None:
-        """Writes the prediction to `path`, which may be left broken by a failure."""
+    def write(self, layer: Layer, parts: Iterable[Detections], path: Path) -> None:
+        """Writes detections, which come in parts, to `path`, with the style beside it; a failure may leave either
+        broken."""
+        from slicedet.outputs.pieces import regrouped
+
         module, _, function = self.writer.partition(":")
-        write: Callable[[Prediction, Path], None] = getattr(import_module(f"slicedet.outputs.{module}"), function)
-        write(prediction, path)
+        write: Callable[[Layer, Iterable[Detections], Path], None] = getattr(
+            import_module(f"slicedet.outputs.{module}"), function
+        )
+        found: set[int] = set()
+
+        def pieces() -> Iterator[Detections]:
+            for piece in regrouped(parts):
+                found.update(piece.category_ids.tolist())
+                yield piece
+
+        write(layer, pieces(), path)
+        if self.styled:
+            from slicedet.outputs.style import qml
+
+            path.with_suffix(".qml").write_text(qml(layer.categories, found), encoding="utf-8")
 
 
 FORMATS = {
@@ -61,9 +77,9 @@ FORMATS = {
         Format("parquet", (".parquet",), "vector:write_parquet", coordinates="map", styled=True),
         Format("csv", (".csv",), "table:write_csv"),
         Format("coco", (".coco.json",), "coco:write"),
-        Format("jpg", (".jpg", ".jpeg"), "overlay:write_jpg", inset=".overlay"),
-        Format("png", (".png",), "overlay:write_png", inset=".overlay"),
-        Format("tif", (".tif", ".tiff"), "overlay:write_tif", inset=".overlay"),
+        Format("jpg", (".jpg", ".jpeg"), "overlay:write_jpg", inset=".overlay", drawn=True),
+        Format("png", (".png",), "overlay:write_png", inset=".overlay", drawn=True),
+        Format("tif", (".tif", ".tiff"), "overlay:write_tif", inset=".overlay", drawn=True),
     )
 }
 """All formats by name."""
@@ -120,34 +136,33 @@ def check(scene: Scene, path: str | Path, overwrite: bool = False, roi: str | Pa
         )
 
 
-def save(prediction: Prediction, path: str | Path, overwrite: bool = False) -> list[Path]:
-    """Writes the detections to `path` in the format of its suffix, whole or not at all, and returns the files written.
+def save(
+    layer: Layer,
+    parts: Iterable[Detections],
+    path: str | Path,
+    overwrite: bool = False,
+    roi: str | Path | None = None,
+) -> list[Path]:
+    """Writes detections, which come in parts, to `path` in the format of its suffix, whole or not at all; returns the
+    files written.
 
     Beside vector files, a QGIS style `NAME.qml` is written unless there is one already and `overwrite` is not set.
     Raises the errors of `check`, and OutputError where writing fails.
     """
     target = Path(path)
-    check(prediction.scene, target, overwrite, prediction.run.get("settings", {}).get("roi"))
-    format = FORMATS[format_of(target)]
-    style = target.with_suffix(".qml")
-    styled = format.styled and (overwrite or not style.exists())
+    check(layer.scene, target, overwrite, roi)
     with staged(target, overwrite) as temporary:
-        format.write(prediction, temporary)
-        if styled:
-            from slicedet.outputs.style import qml
-
-            temporary.with_suffix(".qml").write_text(qml(prediction), encoding="utf-8")
-    return [target, style] if styled else [target]
+        FORMATS[format_of(target)].write(layer, parts, temporary)
+        return written_to(temporary, target, overwrite)
 
 
-def to_geopandas(prediction: Prediction) -> GeoDataFrame:
-    """The detections as polygons with the columns of all outputs, in the CRS of the scene.
-
-    Raises NotGeoreferenced where the scene has no georeference.
-    """
-    from slicedet.outputs import table
-
-    return table.to_geopandas(prediction)
+def written_to(temporary: Path, target: Path, overwrite: bool) -> list[Path]:
+    """What is to go from the folder of a temporary file to that of its target: the file and its style, which is dropped
+    where there is one that may not be overwritten."""
+    own, style = temporary.with_suffix(".qml"), target.with_suffix(".qml")
+    if own.exists() and style.exists() and not overwrite:
+        own.unlink()
+    return [target, style] if own.exists() else [target]
 
 
 def _check_lonlat(scene: Scene) -> None:

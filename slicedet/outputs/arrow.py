@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from slicedet.outputs.pieces import pieces
+from slicedet.detections import Detections
 from slicedet.outputs.table import rings, table
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
 
-    from slicedet.prediction import Prediction
+    from slicedet.outputs.layer import Layer
 
 GEOMETRY = "geometry"
 """Name of the column of polygons, in well-known binary (WKB)."""
 
 
-def schema(prediction: Prediction) -> Schema:
+def schema(layer: Layer) -> Schema:
     """Names and types of the columns. Raises NotGeoreferenced where the detections have no place on a map."""
-    return _batch(prediction, slice(0, 0)).schema
+    return _batch(layer, Detections.empty(), 1).schema
 
 
-def batches(prediction: Prediction) -> Iterator[RecordBatch]:
-    """All rows in pieces, NaN as null. Raises NotGeoreferenced where the detections have no place on a map."""
-    for rows in pieces(len(prediction.detections)):
-        yield _batch(prediction, rows)
+def batches(layer: Layer, pieces: Iterable[Detections]) -> Iterator[RecordBatch]:
+    """One batch for each piece, NaN as null. Raises NotGeoreferenced where the detections have no place on a map."""
+    first = 1
+    for detections in pieces:
+        yield _batch(layer, detections, first)
+        first += len(detections)
 
 
-def _batch(prediction: Prediction, rows: slice) -> RecordBatch:
+def _batch(layer: Layer, detections: Detections, first: int) -> RecordBatch:
     import pyarrow
     import shapely
 
-    columns = table(prediction, rows)
+    columns = table(layer, detections, first)
     text = pyarrow.large_string()
     arrays = {
         name: pyarrow.array(values, text if values.dtype == object else None, from_pandas=True)
         for name, values in columns.items()
     }
-    polygons = shapely.to_wkb(shapely.polygons(rings(prediction, rows)))
+    polygons = shapely.to_wkb(shapely.polygons(rings(layer, detections)))
     arrays[GEOMETRY] = pyarrow.array(polygons, pyarrow.binary())
     return pyarrow.record_batch(list(arrays.values()), list(arrays))

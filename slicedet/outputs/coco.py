@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from slicedet.detections import Detections
 from slicedet.outputs.files import check_target, publish, temporary_folder, write_errors
-from slicedet.outputs.pieces import pieces
+from slicedet.outputs.pieces import regrouped
 
 if TYPE_CHECKING:
-    from slicedet.detections import Detections
-    from slicedet.prediction import Prediction
+    from slicedet.outputs.layer import Layer
 
 
 class CocoWriter:
@@ -49,10 +49,11 @@ class CocoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def add(self, file_name: str, width: int, height: int, detections: Detections) -> int:
-        """Adds an image, `width` x `height` pixels, with its detections; returns the image's id."""
+    def add(self, file_name: str, width: int, height: int, detections: Detections | Iterable[Detections]) -> int:
+        """Adds an image, `width` x `height` pixels, with its detections, or parts of them; returns the image's id."""
+        parts = [detections] if isinstance(detections, Detections) else detections
         with write_errors(self._target, self._folder):
-            return self._spools.add(file_name, width, height, detections)
+            return self._spools.add(file_name, width, height, regrouped(parts))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
@@ -62,12 +63,12 @@ class CocoWriter:
                     publish(self._folder, self._target, self._overwrite)
 
 
-def write(prediction: Prediction, path: Path) -> None:
+def write(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes the detections of one image."""
-    scene = prediction.scene
+    scene = layer.scene
     with _Spools(path.parent) as spools:
-        spools.add(scene.name, scene.width, scene.height, prediction.detections)
-        spools.assemble(path, prediction.categories, {"description": f"slicedet, model {prediction.model}"})
+        spools.add(scene.name, scene.width, scene.height, pieces)
+        spools.assemble(path, layer.categories, {"description": f"slicedet, model {layer.model}"})
 
 
 class _Spools:
@@ -89,10 +90,10 @@ class _Spools:
             with suppress(OSError):
                 file.close()
 
-    def add(self, file_name: str, width: int, height: int, detections: Detections) -> int:
+    def add(self, file_name: str, width: int, height: int, pieces: Iterable[Detections]) -> int:
         image_id = self._append(0, {"file_name": file_name, "width": width, "height": height})
-        for rows in pieces(len(detections)):
-            self._annotate(image_id, detections[rows])
+        for detections in pieces:
+            self._annotate(image_id, detections)
         return image_id
 
     def _annotate(self, image_id: int, detections: Detections) -> None:

@@ -7,7 +7,7 @@ sides of the antimeridian a bbox around the whole Earth unless one of them cross
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicedet.errors import UntransformableCRS
-from slicedet.outputs.pieces import pieces
-from slicedet.outputs.table import Column, counter_clockwise, georeference, nan_to_none, table
+from slicedet.outputs.table import Column, counter_clockwise, nan_to_none, table
 
 if TYPE_CHECKING:
-    from slicedet.prediction import Prediction
+    from slicedet.detections import Detections
+    from slicedet.outputs.layer import Layer
     from slicedet.raster.georeference import Georeference
 
 Array = NDArray[np.float64]
@@ -32,42 +32,38 @@ _STEPS = 16
 """Points per side by which boxes far across longitudes are followed, so that neighbouring points are close together."""
 
 
-def write(prediction: Prediction, path: Path) -> None:
-    """Writes the detections as a FeatureCollection, one feature a line.
+def write(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
+    """Writes the detections as a FeatureCollection, one feature a line, and then the bbox of all.
 
     Raises NotGeoreferenced or UntransformableCRS where they, or single boxes, have no longitude and latitude.
     """
-    bbox = _bbox(prediction)
+    extent, count = _Extent(), 0
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write('{"type":"FeatureCollection",')
-        if bbox is not None:
-            file.write(f'"bbox":{_numbers(bbox)},')
-        file.write('"features":[')
-        for rows in pieces(len(prediction.detections)):
-            for i, feature in enumerate(_features(prediction, rows), rows.start):
-                file.write((",\n" if i else "\n") + feature)
-        file.write("\n]}\n")
+        file.write('{"type":"FeatureCollection","features":[')
+        for detections in pieces:
+            shapes = _located(layer, detections, count)
+            extent.add(shapes.spans)
+            for feature in _features(shapes, table(layer, detections, count + 1)):
+                file.write((",\n" if count else "\n") + feature)
+                count += 1
+        file.write(f'\n],"bbox":{_numbers(extent.bbox())}}}\n' if count else "\n]}\n")
 
 
-def _bbox(prediction: Prediction) -> list[float] | None:
-    """The bbox of all detections, which stands before them in the file; None where there are none.
+def _located(layer: Layer, detections: Detections, before: int) -> _Shapes:
+    """Shapes of the boxes that come after `before` others.
 
     Raises NotGeoreferenced or UntransformableCRS where they, or single boxes, have no longitude and latitude.
     """
-    place, extent, lost = georeference(prediction), _Extent(), 0
-    for rows in pieces(len(prediction.detections)):
-        corners, lonlat = _corners(place, prediction.detections.boxes[rows])
-        found = np.isfinite(lonlat).all(axis=(1, 2))
-        lost += np.count_nonzero(~found)
-        if found.any():
-            extent.add(_shapes(place, corners[found], lonlat[found]).spans)
-    count = len(prediction.detections)
+    place = layer.georeference
+    corners = place.corners(detections.boxes)
+    lonlat = place.to_lonlat(corners)
+    lost = np.count_nonzero(~np.isfinite(lonlat).all(axis=(1, 2)))
     if lost:
         raise UntransformableCRS(
-            f"{prediction.scene.source}: {lost} of {count} boxes have no longitude and latitude, which .geojson needs; "
-            "write .gpkg, .fgb or .parquet instead"
+            f"{layer.scene.source}: {lost} of the first {before + len(detections)} boxes have no longitude and "
+            "latitude, which .geojson needs; write .gpkg, .fgb or .parquet instead"
         )
-    return extent.bbox() if count else None
+    return _shapes(place, corners, lonlat)
 
 
 class _Shapes(NamedTuple):
@@ -80,12 +76,6 @@ class _Shapes(NamedTuple):
     rings: Array
     split: dict[int, list[Ring]]
     spans: Array
-
-
-def _corners(place: Georeference, boxes: NDArray[np.float32]) -> tuple[Array, Array]:
-    """Corners of boxes in the CRS, and in longitude and latitude, both [N, 4, 2]."""
-    corners = place.corners(boxes)
-    return corners, place.to_lonlat(corners)
 
 
 def _shapes(place: Georeference, corners: Array, lonlat: Array) -> _Shapes:
@@ -174,9 +164,7 @@ def _feature_bbox(west: float, south: float, east: float, north: float) -> list[
     return [west, south, east if east <= 180 else round(east - 360, DECIMALS), north]
 
 
-def _features(prediction: Prediction, rows: slice) -> Iterator[str]:
-    place, columns = georeference(prediction), table(prediction, rows)
-    shapes = _shapes(place, *_corners(place, prediction.detections.boxes[rows]))
+def _features(shapes: _Shapes, columns: dict[str, Column]) -> Iterator[str]:
     rings = [[ring] for ring in shapes.rings.tolist()]
     for i, parts in shapes.split.items():
         rings[i] = parts

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slicedet.detections import Detections
 from slicedet.errors import UnreadableWindow
+from slicedet.merging.order import best_first
 from slicedet.outputs.drawing import Canvas, Drawing
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-    from slicedet.prediction import Prediction
+    from slicedet.outputs.layer import Layer
     from slicedet.raster.orientation import Window
     from slicedet.raster.scene import Scene
 
@@ -31,20 +33,20 @@ _CACHE_BYTES = 64 << 20
 _SMALLEST_READ = 64
 
 
-def write_jpg(prediction: Prediction, path: Path) -> None:
+def write_jpg(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes a JPEG of at most 8192 pixels a side; what is no data is white."""
     # Through memory, since Pillow does not tell when the last of a JPEG does not fit on the disk.
     encoded = io.BytesIO()
-    picture(prediction, transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
+    picture(layer, _gathered(pieces), transparency=False).save(encoded, "JPEG", quality=90, subsampling=0)
     path.write_bytes(encoded.getvalue())
 
 
-def write_png(prediction: Prediction, path: Path) -> None:
+def write_png(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes a PNG of at most 8192 pixels a side; what is no data is transparent."""
-    picture(prediction, transparency=True).save(path, "PNG", compress_level=4)
+    picture(layer, _gathered(pieces), transparency=True).save(path, "PNG", compress_level=4)
 
 
-def write_tif(prediction: Prediction, path: Path) -> None:
+def write_tif(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes a cloud-optimised GeoTIFF in the scene's own pixels, with its georeference and mask, window by window."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
@@ -55,7 +57,7 @@ def write_tif(prediction: Prediction, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-            _write_draft(prediction, draft)
+            _write_draft(layer, _gathered(pieces), draft)
         _check_whole(draft)
         # Making overviews fills whatever cache there is, to no gain.
         with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
@@ -64,22 +66,22 @@ def write_tif(prediction: Prediction, path: Path) -> None:
     draft.unlink()
 
 
-def picture(prediction: Prediction, transparency: bool) -> Picture:
+def picture(layer: Layer, detections: Detections, transparency: bool) -> Picture:
     """The overlay fitted to LONGEST_SIDE, in RGB on white; in RGBA if `transparency` and any pixel is no data."""
     from PIL import Image
 
-    scene = prediction.scene
+    scene = layer.scene
     shrink = max(1.0, max(scene.width, scene.height) / LONGEST_SIDE)
     width, height = (max(1, round(edge / shrink)) for edge in (scene.width, scene.height))
     scale_x, scale_y = scene.width / width, scene.height / height
-    boxes, scale = prediction.detections.boxes, np.array([scale_x, scale_y, scale_x, scale_y])
+    boxes, scale = detections.boxes, np.array([scale_x, scale_y, scale_x, scale_y])
     fitted = np.divide(boxes, scale, out=np.empty_like(boxes), casting="same_kind")
-    drawing = Drawing(prediction.detections.replace(boxes=fitted), prediction.categories, width, height)
+    drawing = Drawing(detections.replace(boxes=fitted), layer.categories, width, height)
     picture = Image.new("RGB", (width, height))
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)
         window = (0.0, top * scale_y, float(scene.width), (bottom - top) * scale_y)
-        canvas = _read(scene, window, (width, bottom - top), _skips_unreadable(prediction))
+        canvas = _read(scene, window, (width, bottom - top), layer.skip_unreadable)
         canvas[canvas[..., 3] == 0, :3] = 255
         drawing.paint(canvas, 0, top)
         drawing.paint_legend(canvas, 0, top)
@@ -90,13 +92,13 @@ def picture(prediction: Prediction, transparency: bool) -> Picture:
     return picture
 
 
-def _write_draft(prediction: Prediction, path: Path) -> None:
+def _write_draft(layer: Layer, detections: Detections, path: Path) -> None:
     """The overlay in full resolution as a tiled GeoTIFF without overviews; with a mask if any pixel is no data."""
     import rasterio
     from rasterio.windows import Window as RasterWindow
 
-    scene, place = prediction.scene, prediction.scene.georeference
-    drawing = Drawing(prediction.detections, prediction.categories, scene.width, scene.height)
+    scene, place = layer.scene, layer.scene.georeference
+    drawing = Drawing(detections, layer.categories, scene.width, scene.height)
     profile: dict[str, Any] = {"driver": "GTiff", "width": scene.width, "height": scene.height, "count": 3}
     profile |= {"dtype": "uint8", "photometric": "rgb", "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer"}
     profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
@@ -105,7 +107,7 @@ def _write_draft(prediction: Prediction, path: Path) -> None:
     opaque_so_far: list[RasterWindow] | None = []
     with rasterio.open(path, "w", **profile) as file:
         for x, y, width, height in _windows(scene.width, scene.height):
-            canvas = _read(scene, (x, y, width, height), (width, height), _skips_unreadable(prediction))
+            canvas = _read(scene, (x, y, width, height), (width, height), layer.skip_unreadable)
             drawing.paint(canvas, x, y)
             window = RasterWindow(x, y, width, height)
             file.write(np.moveaxis(canvas[..., :3], -1, 0), window=window)
@@ -140,8 +142,10 @@ def _check_whole(path: Path) -> None:
         file.dataset_mask(window=window)
 
 
-def _skips_unreadable(prediction: Prediction) -> bool:
-    return bool(prediction.run.get("settings", {}).get("skip_unreadable"))
+def _gathered(pieces: Iterable[Detections]) -> Detections:
+    """All detections at once, best score first: the order of drawing is that of the scores, however they came."""
+    found = Detections.concatenate(list(pieces))
+    return found[best_first(found.scores, found.boxes, found.category_ids)]
 
 
 def _read(scene: Scene, window: Window, size: tuple[int, int], skip_unreadable: bool) -> Canvas:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree as xml
 
-import numpy as np
-
 from slicedet.outputs.palette import Colour, colour
-
-if TYPE_CHECKING:
-    from slicedet.prediction import Prediction
 
 _OTHER: Colour = (255, 255, 255)
 _LINE_MM = "0.5"
@@ -22,10 +16,9 @@ _OUTSIDE_POLYGONS = "8"
 _LABEL = '"class" || \' \' || format_number("score", 2)'
 
 
-def qml(prediction: Prediction) -> str:
-    """A QGIS layer style for the detections' table, with a category for each class found."""
-    found = np.unique(prediction.detections.category_ids).tolist()
-    return style([(prediction.categories[i], colour(i)) for i in found])
+def qml(categories: Sequence[str], found: Iterable[int]) -> str:
+    """A QGIS layer style for the detections' table, with a category for each id found."""
+    return style([(categories[i], colour(i)) for i in sorted(found)])
 
 
 def style(classes: Sequence[tuple[str, Colour]]) -> str:

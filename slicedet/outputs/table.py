@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slicedet.detections import Detections
 from slicedet.errors import NotGeoreferenced
-from slicedet.outputs.pieces import pieces
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-    from slicedet.prediction import Prediction
-    from slicedet.raster.georeference import Georeference
+    from slicedet.outputs.layer import Layer
     from slicedet.raster.scene import Scene
 
 Column = NDArray[Any]
 
 
-def table(prediction: Prediction, rows: slice | None = None) -> dict[str, Column]:
-    """The columns of all outputs in their order, each [N]: of all detections, or those from `rows`.start to .stop.
+def table(layer: Layer, detections: Detections, first: int = 1) -> dict[str, Column]:
+    """The columns of all outputs in their order, each [N].
 
-    id (from 1) and class_id (from 0) are int32; class, source (file name of the image) and model are str objects; the
-    rest is float64: score, area_m2, width_m and height_m on the ground (NaN without a known CRS), and the pixel box in
-    the scene's native frame, x_min y_min x_max y_max as pixel edges.
+    id (from `first`) and class_id (from 0) are int32; class, source (file name of the image) and model are str objects;
+    the rest is float64: score, area_m2, width_m and height_m on the ground (NaN without a known CRS), and the pixel box
+    in the scene's native frame, x_min y_min x_max y_max as pixel edges.
     """
-    rows = slice(0, len(prediction.detections)) if rows is None else rows
-    detections, scene = prediction.detections[rows], prediction.scene
-    count = len(detections)
+    scene, count = layer.scene, len(detections)
     area, width, height = _ground_sizes(scene, detections.boxes)
     columns: dict[str, Column] = {
-        "id": np.arange(rows.start + 1, rows.stop + 1, dtype=np.int32),
-        "class": np.array([prediction.categories[i] for i in detections.category_ids], object),
+        "id": np.arange(first, first + count, dtype=np.int32),
+        "class": np.array([layer.categories[i] for i in detections.category_ids], object),
         "class_id": detections.category_ids.astype(np.int32),
         "score": np.round(detections.scores.astype(np.float64), 6),
         "area_m2": area,
@@ -45,11 +43,11 @@ def table(prediction: Prediction, rows: slice | None = None) -> dict[str, Column
     pixels = np.round(detections.boxes.astype(np.float64), 3) + 0.0
     columns |= dict(zip(("x_min", "y_min", "x_max", "y_max"), pixels.T, strict=True))
     columns["source"] = np.full(count, scene.name, object)
-    columns["model"] = np.full(count, prediction.model, object)
+    columns["model"] = np.full(count, layer.model, object)
     return columns
 
 
-def to_geopandas(prediction: Prediction) -> GeoDataFrame:
+def to_geopandas(layer: Layer, detections: Detections) -> GeoDataFrame:
     """The table as a GeoDataFrame of polygons [N] in the CRS of the raster, exterior rings counter-clockwise.
 
     The CRS is None where the raster has map coordinates without one. Raises NotGeoreferenced where it has neither.
@@ -57,28 +55,18 @@ def to_geopandas(prediction: Prediction) -> GeoDataFrame:
     import geopandas
     import shapely
 
-    place, columns = georeference(prediction), table(prediction)
-    polygons = shapely.polygons(rings(prediction, slice(None)))
-    crs = None if place.crs is None else place.crs.to_wkt()
-    frame = geopandas.GeoDataFrame(columns, geometry=polygons, crs=crs)
+    columns, polygons = table(layer, detections), shapely.polygons(rings(layer, detections))
+    frame = geopandas.GeoDataFrame(columns, geometry=polygons, crs=layer.georeference.wkt)
     # Without rows, pandas could not tell that these hold text.
     return frame.astype({name: "string" for name, values in columns.items() if values.dtype == object})
 
 
-def rings(prediction: Prediction, rows: slice) -> NDArray[np.float64]:
-    """Corners of the boxes at `rows` in the CRS of the raster, [N, 4, 2], counter-clockwise.
+def rings(layer: Layer, detections: Detections) -> NDArray[np.float64]:
+    """Corners of the boxes in the CRS of the raster, [N, 4, 2], counter-clockwise.
 
     Raises NotGeoreferenced where the raster has neither a CRS nor map coordinates.
     """
-    return counter_clockwise(georeference(prediction).corners(prediction.detections.boxes[rows]))
-
-
-def georeference(prediction: Prediction) -> Georeference:
-    """Where the raster lies. Raises NotGeoreferenced where it does not say."""
-    scene = prediction.scene
-    if scene.georeference is None:
-        raise NotGeoreferenced(f"{scene.source}: has no georeference, so its detections have no place on a map")
-    return scene.georeference
+    return counter_clockwise(layer.georeference.corners(detections.boxes))
 
 
 def counter_clockwise(rings: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,15 +76,17 @@ def counter_clockwise(rings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where((twice < 0)[:, None, None], rings[:, ::-1], rings)
 
 
-def write_csv(prediction: Prediction, path: Path) -> None:
+def write_csv(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes the table as CSV in UTF-8, with longitude and latitude of the centres; unknown values are empty."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*table(prediction, slice(0, 0)), "lon", "lat"])
-        for rows in pieces(len(prediction.detections)):
-            lonlat = np.round(_centres_lonlat(prediction, rows), 7) + 0.0
-            columns = [*table(prediction, rows).values(), *lonlat.T]
+        writer.writerow([*table(layer, Detections.empty()), "lon", "lat"])
+        first = 1
+        for detections in pieces:
+            lonlat = np.round(_centres_lonlat(layer.scene, detections.boxes), 7) + 0.0
+            columns = [*table(layer, detections, first).values(), *lonlat.T]
             writer.writerows(zip(*map(nan_to_none, columns), strict=True))
+            first += len(detections)
 
 
 def nan_to_none(column: Column) -> list[Any]:
@@ -125,9 +115,8 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.round(known * scale) / scale
 
 
-def _centres_lonlat(prediction: Prediction, rows: slice) -> NDArray[np.float64]:
-    """Longitude and latitude of the centres of the boxes at `rows`, [N, 2]; NaN where they cannot be told."""
-    scene, boxes = prediction.scene, prediction.detections.boxes[rows]
+def _centres_lonlat(scene: Scene, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Longitude and latitude of the centres of boxes, [N, 2]; NaN where they cannot be told."""
     unknown = np.full((len(boxes), 2), np.nan)
     if scene.georeference is None:
         return unknown
@@ -136,5 +125,6 @@ def _centres_lonlat(prediction: Prediction, rows: slice) -> NDArray[np.float64]:
     except NotGeoreferenced:
         return unknown
     # Rasters in degrees may count longitudes up to 360.
-    lonlat[:, 0] -= 360 * np.floor((lonlat[:, 0] + 180) / 360) * (np.abs(lonlat[:, 0]) > 180)
+    with np.errstate(invalid="ignore"):  # Places off the Earth are infinite.
+        lonlat[:, 0] -= 360 * np.floor((lonlat[:, 0] + 180) / 360) * (np.abs(lonlat[:, 0]) > 180)
     return np.where(np.isfinite(lonlat).all(axis=1, keepdims=True), lonlat, np.nan)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slicedet.errors import InvalidSetting
-from slicedet.outputs import check, default_format, default_name, format_of, save
-from slicedet.outputs.provenance import save_provenance
+from slicedet.outputs import check, default_format, default_name, format_of
 
 if TYPE_CHECKING:
-    from slicedet.prediction import Prediction
     from slicedet.raster.scene import Scene
 
 
@@ -68,15 +66,10 @@ class Targets:
             check(scene, path, self.overwrite, self._roi)
         return paths
 
-    def save(self, prediction: Prediction, paths: Sequence[Path]) -> list[Path]:
-        """Writes a prediction to all its files, and the record of its run beside the first; returns all written."""
-        written = [file for path in paths for file in save(prediction, path, self.overwrite)]
-        record = save_provenance(prediction.run, record_path(paths[0], self.overwrite), self.overwrite)
-        return list(dict.fromkeys([*written, record]))
-
 
 def record_path(path: Path, overwrite: bool) -> Path:
-    """`big.run.json` for `big.geojson`; `big.run-2.json` where another run, with other outputs, has taken that name."""
+    """Where the record of a run goes whose first output is `path`: `big.run.json` for `big.geojson`; `big.run-2.json`
+    where another run, with other outputs, has taken that name."""
     stem = path.name.removesuffix(".coco.json") if path.name.endswith(".coco.json") else path.stem
     stem = stem.removesuffix(".overlay")
     record, number = path.with_name(f"{stem}.run.json"), 2

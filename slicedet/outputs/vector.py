@@ -8,19 +8,22 @@ import os
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slicedet.outputs.arrow import GEOMETRY, batches, schema
-from slicedet.outputs.pieces import pieces
-from slicedet.outputs.table import georeference, rings
+from slicedet.outputs.table import rings
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-    from slicedet.prediction import Prediction
+    from slicedet.detections import Detections
+    from slicedet.outputs.layer import Layer
 
 LAYER = "detections"
 """Name of the layer in a GeoPackage or FlatGeobuf."""
@@ -35,48 +38,51 @@ _ROOM = 3
 """Bytes on the disk for each byte of the table that GDAL may need: for its copy, its index and, meanwhile, another."""
 
 
-def write_gpkg(prediction: Prediction, path: Path) -> None:
+def write_gpkg(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes a GeoPackage with one layer. Raises NotGeoreferenced where the detections have no place on a map."""
-    _write(prediction, path, "GPKG", _finish_gpkg)
+    _write(layer, pieces, path, "GPKG", _finish_gpkg)
 
 
-def write_fgb(prediction: Prediction, path: Path) -> None:
+def write_fgb(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
     """Writes a FlatGeobuf, its rows in the order of its spatial index. Raises NotGeoreferenced as `write_gpkg`.
 
     GDAL keeps the index in memory until the end, about 0.2 kB for each detection.
     """
-    _write(prediction, path, "FlatGeobuf", _rows_of_fgb)
+    _write(layer, pieces, path, "FlatGeobuf", _rows_of_fgb)
 
 
-def write_parquet(prediction: Prediction, path: Path) -> None:
-    """Writes a GeoParquet file. Raises NotGeoreferenced as `write_gpkg`."""
+def write_parquet(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
+    """Writes a GeoParquet file, a row group for each piece. Raises NotGeoreferenced as `write_gpkg`."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    described = schema(prediction).with_metadata({"geo": _geoparquet_metadata(prediction)})
+    described = schema(layer)
+    extents: list[NDArray[np.float64]] = []
     # Numbers and polygons hardly repeat: a dictionary of them in each piece would only make the file larger.
     texts = [field.name for field in described if field.type == pyarrow.large_string()]
     with ParquetWriter(path, described, compression="zstd", use_dictionary=texts) as writer:
-        for batch in batches(prediction):
+        for batch in batches(layer, _noting_extents(layer, pieces, extents)):
             writer.write_batch(batch)
+        writer.add_key_value_metadata({"geo": _geoparquet_metadata(layer, extents)})
 
 
-def _write(prediction: Prediction, path: Path, driver: str, finish: Callable[[Path], int]) -> None:
+def _write(layer: Layer, pieces: Iterable[Detections], path: Path, driver: str, finish: Callable[[Path], int]) -> None:
     """Has GDAL write the table; `finish` returns how many rows the file has. Raises OSError where these are not all."""
     import pyarrow
     import pyogrio
 
-    crs = georeference(prediction).crs
+    crs = layer.georeference.wkt
     # Of a path with line breaks, GDAL makes another.
     written = path.with_name(f"{LAYER}{path.suffix}")
     free = shutil.disk_usage(path.parent).free
-    handed_over = 0
+    rows = handed_over = 0
     failures: list[BaseException] = []
 
     def stream() -> Iterator[RecordBatch]:
-        nonlocal handed_over
+        nonlocal rows, handed_over
         try:
-            for batch in batches(prediction):
+            for batch in batches(layer, pieces):
+                rows += batch.num_rows
                 handed_over += batch.nbytes
                 yield batch
         except (Exception, KeyboardInterrupt) as error:
@@ -84,19 +90,22 @@ def _write(prediction: Prediction, path: Path, driver: str, finish: Callable[[Pa
             raise
 
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided")
+        with ExitStack() as stack:
+            if crs is None:
+                # Only then, since warnings are caught for all threads at once.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.write_arrow(
-                pyarrow.RecordBatchReader.from_batches(schema(prediction), stream()),
+                pyarrow.RecordBatchReader.from_batches(schema(layer), stream()),
                 written,
                 driver=driver,
                 layer=LAYER,
                 geometry_name=GEOMETRY,
                 geometry_type="Polygon",
-                crs=None if crs is None else crs.to_wkt(),
+                crs=crs,
             )
         # GDAL does not always tell when the last of a file does not fit on the disk.
-        if finish(written) != len(prediction.detections):
+        if finish(written) != rows:
             raise OSError("it is not whole: rows are missing")
         os.replace(written, path)
     except Exception as error:
@@ -131,18 +140,25 @@ def _rows_of_fgb(path: Path) -> int:
         return sum(batch.num_rows for batch in reader)
 
 
-def _geoparquet_metadata(prediction: Prediction) -> bytes:
+def _noting_extents(
+    layer: Layer, pieces: Iterable[Detections], extents: list[NDArray[np.float64]]
+) -> Iterator[Detections]:
+    """The pieces, of each of which the least and the greatest coordinates [2, 2] are added to `extents`."""
+    for detections in pieces:
+        points = rings(layer, detections).reshape(-1, 2)
+        extents.append(np.stack([points.min(axis=0), points.max(axis=0)]))
+        yield detections
+
+
+def _geoparquet_metadata(layer: Layer, extents: Sequence[NDArray[np.float64]]) -> bytes:
     """What geopandas says of a frame in GeoParquet, here of one polygon around all."""
     import geopandas
-    import numpy as np
     import shapely
     from pyarrow.parquet import read_schema
 
-    crs = georeference(prediction).crs
-    points = (rings(prediction, rows).reshape(-1, 2) for rows in pieces(len(prediction.detections)))
-    extents = np.array([[part.min(axis=0), part.max(axis=0)] for part in points])
-    around = [shapely.box(*extents[:, 0].min(axis=0), *extents[:, 1].max(axis=0))] if len(extents) else []
-    frame = geopandas.GeoDataFrame(geometry=around, crs=None if crs is None else crs.to_wkt())
+    corners = np.array(extents)
+    around = [shapely.box(*corners[:, 0].min(axis=0), *corners[:, 1].max(axis=0))] if len(extents) else []
+    frame = geopandas.GeoDataFrame(geometry=around, crs=layer.georeference.wkt)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     metadata: bytes = read_schema(buffer).metadata[b"geo"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from slicedet.detectors.protocol import Detector
 from slicedet.errors import SlicedetError
 from slicedet.merging import MergeRule
-from slicedet.pipeline.reading import Journal, Progress, Task
+from slicedet.pipeline.reading import Journal, Progress, Sink, Task
 from slicedet.pipeline.record import describe
 from slicedet.pipeline.running import Flow
 from slicedet.pipeline.search import Strip, TileCount, cut
@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "Resources",
     "Settings",
+    "Sink",
     "Strip",
     "Task",
     "TileCount",
@@ -104,12 +105,13 @@ def run(
     progress: Progress | None = None,
     resources: Resources | None = None,
     journal: Journal | None = None,
+    sink: Sink | None = None,
 ) -> Prediction:
     """`predict` on an open scene, with settings made once for many scenes.
 
-    journal: keeps finished rows of tiles, so that a run broken off goes on from there.
+    journal: keeps finished rows of tiles, so that a run broken off goes on from there. sink: as in `Task`.
     """
-    (outcome,) = Flow([Task(lambda: scene, journal, progress)], detector, settings, resources or Resources())
+    (outcome,) = Flow([Task(lambda: scene, journal, progress, sink)], detector, settings, resources or Resources())
     if isinstance(outcome, SlicedetError):
         raise outcome
     return outcome

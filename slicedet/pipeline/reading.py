@@ -10,6 +10,7 @@ from itertools import islice
 from queue import Full, Queue
 from typing import Protocol
 
+from slicedet.detections import Detections
 from slicedet.detectors.protocol import Detector
 from slicedet.pipeline.search import Job, Search, Strip, TileCount
 from slicedet.pipeline.settings import Settings
@@ -23,6 +24,9 @@ _PATIENCE = 0.1
 
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
+
+Sink = Callable[[Detections], None]
+"""Takes some of the detections of a scene."""
 
 
 class Journal(Protocol):
@@ -39,11 +43,16 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One scene to search. open: gives it; called in a reading thread, some scenes ahead of the results."""
+    """One scene to search. open: gives it; called in a reading thread, some scenes ahead of the results.
+
+    sink: takes detections as soon as no later tile can touch them, from the top of the scene to its bottom, in the
+    thread that runs; the prediction then has none.
+    """
 
     open: Callable[[], Scene]
     journal: Journal | None = None
     progress: Progress | None = None
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True)

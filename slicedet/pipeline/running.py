@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -109,6 +109,7 @@ class _Gathering:
         self._raw = 0
         self._views: list[Detections] = []
         self._kept = Pile()
+        self._counts = np.zeros(len(detector.categories), np.int64)
         self._origins: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def found(self, job: Job, found: Detections) -> None:
@@ -150,8 +151,11 @@ class _Gathering:
         if self._task.progress is not None:
             self._task.progress(count.total, count.total)  # The last tiles may have been left out.
         self._settled(self._merge.finish())
-        detections, order = self._kept.take()
-        settings = self._settings
+        counts, settings = self._counts, self._settings
+        if self._task.sink is None:
+            detections, order = self._kept.take()
+        else:
+            detections, order = Detections.empty(), np.arange(counts.sum())
         record = {
             "slicedet": __version__,
             "started": self._started.isoformat(timespec="seconds"),
@@ -161,7 +165,11 @@ class _Gathering:
             "settings": {**asdict(settings), "roi": None if settings.roi is None else shown(str(settings.roi))},
             "frame": self._search.describe(),
             "tiles": asdict(count),
-            "detections": {"before_merging": self._raw, "after_merging": len(detections)},
+            "detections": {
+                "before_merging": self._raw,
+                "after_merging": int(counts.sum()),
+                "by_class": _by_name(self._detector.categories, counts),
+            },
             "versions": versions(),
         }
         return Prediction(
@@ -192,10 +200,14 @@ class _Gathering:
             kept &= search.region.holds(merged.boxes)
         if self._settings.keep_views:
             # The last is for what is in no box.
-            place = np.append(np.where(kept, len(self._kept) + np.cumsum(kept) - 1, -1), -1)
+            place = np.append(np.where(kept, self._counts.sum() + np.cumsum(kept) - 1, -1), -1)
             self._origins.append((settled.given, place[settled.rows]))
-        merged = merged[kept]
-        self._kept.add(merged if self._settings.keep_views else merged.replace(tiles=None))
+        merged = merged[kept] if self._settings.keep_views else merged[kept].replace(tiles=None)
+        self._counts += np.bincount(merged.category_ids, minlength=len(self._counts))
+        if self._task.sink is None:
+            self._kept.add(merged)
+        elif len(merged):
+            self._task.sink(merged)
 
     def _placed_origins(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each view the row of its detection, once these have been put in order."""
@@ -207,6 +219,14 @@ class _Gathering:
         for given, place in self._origins:
             origins[given] = row[place]  # A place of -1 reads the last row, which is nobody's.
         return origins
+
+
+def _by_name(categories: Sequence[str], counts: NDArray[np.int64]) -> dict[str, int]:
+    """Counts above 0 by the name of their category."""
+    named: Counter[str] = Counter()
+    for name, count in zip(categories, counts.tolist(), strict=True):
+        named[name] += count
+    return dict(+named)
 
 
 def _ended(gathering: _Gathering | None, error: BaseException | None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,15 @@ _FLAT_M2 = 1e10
 _CELLS = 32
 """Cells along each side of a larger box."""
 
+_ASKING = threading.Lock()
+"""Held while a CRS is asked: GDAL's are not safe to use in two threads at once."""
+
 
 @dataclass(frozen=True)
 class Georeference:
     """An affine transform from pixel edges (column, row) to the coordinates of a CRS; rotation and south-up allowed.
 
-    `crs` is None where the file has map coordinates but does not say in which system.
+    `crs` is None where the file has map coordinates but does not say in which system. Threads may share one.
     """
 
     transform: Affine
@@ -89,7 +93,9 @@ class Georeference:
         return float(width[0]), float(height[0])
 
     def _flat_areas(self, boxes: Array) -> Array:
-        lon, lat = np.moveaxis(np.radians(self.to_lonlat(self.corners(boxes))), -1, 0)
+        lonlat = self.to_lonlat(self.corners(boxes))
+        lonlat[~np.isfinite(lonlat)] = np.nan  # Off the Earth.
+        lon, lat = np.moveaxis(np.radians(lonlat), -1, 0)
         across = _SEMI_MAJOR / np.sqrt(1 - _ECCENTRICITY_2 * np.sin(lat) ** 2)
         east, north = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon)
         points = across[..., None] * np.stack([east, north, (1 - _ECCENTRICITY_2) * np.sin(lat)], -1)
@@ -103,8 +109,24 @@ class Georeference:
         return np.asarray(Geod(ellps="WGS84").inv(a[:, 0], a[:, 1], b[:, 0], b[:, 1])[2], np.float64)
 
     @cached_property
+    def wkt(self) -> str | None:
+        """The CRS as well-known text; None where there is none."""
+        with _ASKING:
+            return None if self.crs is None else str(self.crs.to_wkt())
+
+    @property
     def _to_wgs84(self) -> Transformer:
-        return transformer(self.crs, "EPSG:4326")
+        own = self._own.__dict__
+        if "to_wgs84" not in own:
+            with _ASKING:
+                own["to_wgs84"] = transformer(self.crs, "EPSG:4326")
+        made: Transformer = own["to_wgs84"]
+        return made
+
+    @cached_property
+    def _own(self) -> threading.local:
+        """What each thread has for itself, since PROJ's transformations serve one at a time."""
+        return threading.local()
 
 
 def _cells(box: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ MakeScene = Callable[..., Scene]
 MakePrediction = Callable[..., Prediction]
 
 
+def table_of(prediction: Prediction) -> dict[str, Any]:
+    return table(prediction.layer, prediction.detections)
+
+
 @pytest.mark.parametrize("size", [4, 40, 130])
 def test_sizes_agree_with_geodesics(
     size: float, grid: tuple[Affine, str], make_scene: MakeScene, make_prediction: MakePrediction
@@ -30,7 +35,7 @@ def test_sizes_agree_with_geodesics(
     corners = [transform @ corner for corner in ((x, y), (x + size, y), (x + size, y + size), (x, y + size))]
     lons, lats = to_lonlat.transform(*zip(*corners, strict=True))
     geod = Geod(ellps="WGS84")
-    columns = table(prediction)
+    columns = table_of(prediction)
     assert columns["area_m2"][0] == pytest.approx(abs(geod.polygon_area_perimeter(lons, lats)[0]), rel=1e-3)
     sides = [geod.inv(lons[i], lats[i], lons[i - 1], lats[i - 1])[2] for i in range(4)]
     assert columns["width_m"][0] == pytest.approx((sides[1] + sides[3]) / 2, rel=1e-3)
@@ -40,14 +45,14 @@ def test_sizes_agree_with_geodesics(
 def test_sizes_of_tiny_objects(make_scene: MakeScene, make_prediction: MakePrediction) -> None:
     """Seeds of half a millimetre, photographed in a greenhouse."""
     scene = make_scene(transform=Affine(1e-4, 0, 500000, 0, -1e-4, 5e6), crs="EPSG:32633")
-    columns = table(make_prediction(scene, [[10, 10, 15, 17]]))
+    columns = table_of(make_prediction(scene, [[10, 10, 15, 17]]))
     # The scale of UTM on its central meridian is 0.9996.
     assert columns["width_m"][0] == pytest.approx(5e-4 / 0.9996, rel=1e-3)
     assert columns["area_m2"][0] == pytest.approx(35e-8 / 0.9996**2, rel=1e-3)
 
 
 def test_sizes_are_unknown_without_georeference(make_scene: MakeScene, make_prediction: MakePrediction) -> None:
-    columns = table(make_prediction(make_scene(), [[10, 10, 15, 17]]))
+    columns = table_of(make_prediction(make_scene(), [[10, 10, 15, 17]]))
     assert np.isnan([columns[name][0] for name in ("area_m2", "width_m", "height_m")]).all()
 
 

@@ -100,7 +100,7 @@ def test_map_coordinates_without_crs(
 def test_geoparquet_metadata(make_scene: MakeScene, make_prediction: MakePrediction, tmp_path: Path) -> None:
     scene = make_scene(transform=Affine(1, 0, 0, 0, -1, 0))
     make_prediction(scene, BOXES).save(tmp_path / "out.parquet")
-    geo = json.loads(pyarrow.parquet.read_schema(tmp_path / "out.parquet").metadata[b"geo"])
+    geo = json.loads(pyarrow.parquet.read_metadata(tmp_path / "out.parquet").metadata[b"geo"])
     # Absent would mean longitude and latitude; null means unknown.
     assert geo["columns"]["geometry"]["crs"] is None
     assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
