@@ -10,6 +10,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,9 @@ _INDEX_ROWS = f"rtree_{LAYER}_geom_rowid"
 _LAST_CHANGE = "1970-01-01T00:00:00.000Z"
 """Stands in every GeoPackage, so that the same detections make the same bytes; the record of the run has its time."""
 
+_PIECES_OF_GROUP = 5
+"""Pieces in a row group of GeoParquet, which readers take at once."""
+
 _ROOM = 3
 """Bytes on the disk for each byte of the table that GDAL may need: for its copy, its index and, meanwhile, another."""
 
@@ -52,7 +56,7 @@ def write_fgb(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
 
 
 def write_parquet(layer: Layer, pieces: Iterable[Detections], path: Path) -> None:
-    """Writes a GeoParquet file, a row group for each piece. Raises NotGeoreferenced as `write_gpkg`."""
+    """Writes a GeoParquet file, a row group for some pieces. Raises NotGeoreferenced as `write_gpkg`."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
@@ -61,8 +65,9 @@ def write_parquet(layer: Layer, pieces: Iterable[Detections], path: Path) -> Non
     # Numbers and polygons hardly repeat: a dictionary of them in each piece would only make the file larger.
     texts = [field.name for field in described if field.type == pyarrow.large_string()]
     with ParquetWriter(path, described, compression="zstd", use_dictionary=texts) as writer:
-        for batch in batches(layer, _noting_extents(layer, pieces, extents)):
-            writer.write_batch(batch)
+        stream = batches(layer, _noting_extents(layer, pieces, extents))
+        while group := list(islice(stream, _PIECES_OF_GROUP)):
+            writer.write_table(pyarrow.Table.from_batches(group, described))
         writer.add_key_value_metadata({"geo": _geoparquet_metadata(layer, extents)})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Full, Queue
@@ -41,18 +41,17 @@ class Writing:
         self._layer = layer
         self._paths = paths
         self._overwrite = overwrite
-        self._kept: list[Detections] | None = None
+        self._kept: list[Detections] = []
 
     def __enter__(self) -> Writing:
         with ExitStack() as stack:
             folders = [stack.enter_context(temporary_folder(path)) for path in self._paths]
             self._files = [_File(self._layer, *place) for place in zip(self._paths, folders, strict=True)]
-            for file in self._files:
-                if file.format.drawn:
-                    self._kept = []
-                else:
-                    stack.callback(file.abandon)
-                    file.thread.start()
+            self._drawn = [file for file in self._files if file.format.drawn]
+            self._streamed = [file for file in self._files if not file.format.drawn]
+            for file in self._streamed:
+                stack.callback(file.abandon)
+                file.thread.start()
             self._stack = stack.pop_all()
         return self
 
@@ -61,20 +60,18 @@ class Writing:
 
     def add(self, detections: Detections) -> None:
         """Adds detections, which come after those added before. Waits where files take longer than finding."""
-        for file in self._files:
-            if not file.format.drawn:
-                file.put(detections)
-        if self._kept is not None:
+        for file in self._streamed:
+            file.put(detections)
+        if self._drawn:
             self._kept.append(detections)
 
     def finish(self) -> list[Path]:
         """Puts all files in place; returns them, with the styles beside them."""
-        for file in self._files:
-            if file.format.drawn:
-                file.write(iter(self._kept or ()))
-            else:
-                file.put(None)
-        for file in self._files:
+        for file in self._streamed:
+            file.put(None)
+        for file in self._drawn:
+            file.write(self._kept)
+        for file in self._streamed:
             file.join()
         written = []
         for file in self._files:
@@ -102,7 +99,7 @@ class _File:
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._work, name="slicedet-writer", daemon=True)
 
-    def write(self, parts: Iterator[Detections]) -> None:
+    def write(self, parts: Iterable[Detections]) -> None:
         """Writes the file."""
         with write_errors(self.target, self.folder):
             self.format.write(self._layer, parts, self.temporary)
@@ -120,8 +117,7 @@ class _File:
 
     def join(self) -> None:
         """Waits until the thread has ended. Raises what has stopped it."""
-        if self.thread.ident is not None:
-            self.thread.join()
+        self.thread.join()
         if self._error is not None:
             raise self._error
 

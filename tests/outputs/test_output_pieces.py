@@ -54,7 +54,7 @@ def test_pieces_leave_no_trace(
         whole, parts = tmp_path / "whole" / name, tmp_path / "pieces" / name
         if name.endswith(".parquet"):
             assert_geodataframe_equal(geopandas.read_parquet(whole), geopandas.read_parquet(parts))
-            assert pyarrow.parquet.read_metadata(parts).num_row_groups == -(-count // 7)
+            assert pyarrow.parquet.read_metadata(parts).num_row_groups == -(-count // 35)
         elif name.endswith(".gpkg"):
             # The file counts how often it was changed.
             assert_geodataframe_equal(pyogrio.read_dataframe(whole), pyogrio.read_dataframe(parts))
@@ -134,7 +134,7 @@ from slicedet.outputs import pieces
 from slicedet.prediction import Prediction
 from slicedet.raster.scene import Scene
 
-pieces.PIECE = 2000
+pieces.PIECE = 500
 count = 50_000
 low = np.random.default_rng(0).uniform(0, [270, 170], (count, 2))
 detections = Detections(np.concatenate([low, low + 8], axis=1), np.full(count, 0.5), np.zeros(count))

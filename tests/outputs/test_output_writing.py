@@ -86,7 +86,7 @@ def test_nothing_found_makes_whole_files(
 def test_files_grow_while_detections_come(
     name: str, make_scene: MakeScene, make_prediction: MakePrediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slicedet.outputs.pieces.PIECE", 20_000)
+    monkeypatch.setattr("slicedet.outputs.pieces.PIECE", 4_000)
     prediction = make_prediction(make_scene(**UTM), boxes(20_000))
 
     def size() -> int:
