@@ -196,8 +196,8 @@ def main() -> None:
     per_area = options.detections / max(SIZES) ** 2
     print(machine(), end="\n\n")
     print(
-        "| edge, px | pixels / peak | tiles | detections | peak, none found | peak, in memory | peak, GeoJSON written | "
-        "size | seconds | subtracted |"
+        "| edge, px | pixels / peak | tiles | detections | peak, none found | peak, in memory | "
+        "peak, GeoJSON written | size | seconds | subtracted |"
     )
     print("|" + "---|" * 10)
     with tempfile.TemporaryDirectory() as name:
