@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +107,6 @@ def test_the_twin_beside_an_onnx_file_is_used_as_asked() -> None:
     pytest.importorskip("paddle")
     named = network(f"{OWN}-fast", CONFIGS / OWN / "inference.onnx", engine="paddle")
     assert (named.name, named.provenance["half_turn"]) == (f"{OWN}-fast", False)
-
-
-def test_one_look_differs_in_the_look_and_the_threshold_alone() -> None:
-    """So that parameters of a training for the one can be tried with the other."""
-    one, both = catalogue.find(f"{OWN}-fast"), catalogue.find(OWN)
-    assert one.network is not None
-    assert replace(one, name=both.name, title=both.title, threshold=both.threshold, half_turn=True) == both
 
 
 def test_a_folder_of_other_classes_is_refused(tmp_path: Path) -> None:
