@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 import rasterio
 from host import Host
+from hypothesis import settings
 from rasterio.errors import NotGeoreferencedWarning
 
 _PROJECT = Path(__file__).parents[1]
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

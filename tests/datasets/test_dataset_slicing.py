@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from dataset_files import Dataset, load, picture
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
@@ -35,7 +35,6 @@ def frames(draw: st.DrawFn) -> tuple[int, int, np.ndarray]:
     return width, height, np.array(boxes)
 
 
-@settings(deadline=None)
 @given(frames(), st.integers(32, 128), st.sampled_from([0.0, 0.2, 0.5]), st.floats(0.05, 1))
 def test_pieces_are_what_a_tile_shows_of_a_box(
     frame: tuple[int, int, np.ndarray], size: int, overlap: float, min_visible: float
@@ -62,7 +61,6 @@ def test_pieces_are_what_a_tile_shows_of_a_box(
         assert (mask == expected).all()
 
 
-@settings(deadline=None)
 @given(frames(), st.integers(48, 128))
 def test_boxes_not_larger_than_the_overlap_are_whole_in_a_tile(frame: tuple[int, int, np.ndarray], size: int) -> None:
     width, height, boxes = frame

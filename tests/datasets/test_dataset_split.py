@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dataset_files import Dataset, load
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
@@ -119,7 +119,6 @@ def test_a_single_file_is_divided(tmp_path: Path) -> None:
     assert [path.name for path in done.kept] == ["instance_train.json.bak"]
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 20), min_size=2, max_size=12), st.integers(1, 99)
 )

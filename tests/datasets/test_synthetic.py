@@ -36,7 +36,7 @@ def whole(layout: Layout) -> np.ndarray:
     return paint(layout, GSD, WHOLE).pixels
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(x=st.integers(0, 600), y=st.integers(0, 500), width=st.integers(1, 100), height=st.integers(1, 100))
 def test_a_window_shows_what_the_whole_shows(
     layout: Layout, whole: np.ndarray, x: int, y: int, width: int, height: int
@@ -117,7 +117,7 @@ def test_tiles_of_consecutive_seeds_adjoin_and_differ() -> None:
         assert set(tile.kinds.tolist()) <= set(range(len(KINDS)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), u=st.floats(-3000, 3000), v=st.floats(-3000, 3000), turn=st.floats(-3, 3))
 def test_the_plan_bends_gently_and_places_agree(seed: int, u: float, v: float, turn: float) -> None:
     warp = Warp(seed)

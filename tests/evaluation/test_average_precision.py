@@ -50,7 +50,7 @@ def test_all_figures_equal_pycocotools(scatter, reference, write, seed):
         assert undefined(figures.ar) == pytest.approx(mean(recall[:, category, size]), abs=1e-9)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_overlaps_of_exactly_a_threshold_fall_as_in_pycocotools(reference, write, data):
     """Shares of a box meet IoU 0.5, 0.55, ... but for the last bit."""

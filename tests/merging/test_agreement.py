@@ -81,7 +81,7 @@ def test_classes_do_not_mix_unless_asked_to() -> None:
     assert (one[0], one[2]) == (pytest.approx(0.9), 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), jitter=st.floats(0, 6))
 def test_order_of_the_input_does_not_matter(seed: int, jitter: float) -> None:
     random = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_order_of_the_input_does_not_matter(seed: int, jitter: float) -> None:
     assert as_rows(RULE.apply(found, (SIZE, SIZE))) == as_rows(RULE.apply(shuffled, (SIZE, SIZE)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), jitter=st.floats(0, 6))
 def test_whatever_the_detector_says_results_are_sound(seed: int, jitter: float) -> None:
     random = np.random.default_rng(seed)

@@ -44,7 +44,7 @@ def noisy(seed: int, tile: int = 300, objects: int = 25, whole: bool = True) -> 
     return Detections.concatenate(parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), class_agnostic=st.booleans(), threshold=st.sampled_from([0.3, 0.5, 0.7]))
 def test_equal_to_the_plain_reference(seed: int, class_agnostic: bool, threshold: float) -> None:
     found = noisy(seed)
@@ -61,7 +61,7 @@ def test_equal_to_the_plain_reference(seed: int, class_agnostic: bool, threshold
         assert tuple(merged.tiles[row]) == best.tile
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_two_statements_of_one_tile_never_unite(seed: int) -> None:
     found = noisy(seed)
@@ -74,7 +74,7 @@ def test_two_statements_of_one_tile_never_unite(seed: int) -> None:
     assert len(np.unique(told, axis=0)) == len(told)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_only_cut_boxes_inside_another_object_vanish(seed: int) -> None:
     found = noisy(seed, whole=False)
@@ -85,7 +85,7 @@ def test_only_cut_boxes_inside_another_object_vanish(seed: int) -> None:
         assert ((others[:, :2] < [x2, y2]) & (others[:, 2:] > [x1, y1])).all(1).any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), partners=st.sampled_from([1, 32]))
 def test_in_crowds_the_order_of_the_input_does_not_matter(seed: int, partners: int) -> None:
     found = noisy(seed)

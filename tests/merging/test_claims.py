@@ -19,7 +19,7 @@ from slicedet.merging import claims, merge, pairs
 RULES = list(itertools.product(("nms", "nmm", "greedy-nmm"), ("iou", "ios")))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 10**6),
     rule=st.sampled_from(RULES),

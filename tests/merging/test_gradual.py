@@ -42,7 +42,7 @@ def rows_of_tiles(seed: int, count: int, tall: float) -> tuple[TileGrid, list[De
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.method}-{rule.growth}")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 60), tall=st.sampled_from([1.0, 300.0]))
 def test_the_same_boxes_of_the_same_views_as_merging_all_at_once(
     rule: MergeRule, seed: int, count: int, tall: float

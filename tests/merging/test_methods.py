@@ -89,7 +89,7 @@ def detections(draw: st.DrawFn) -> Detections:
     return Detections(table, np.array([s / 10 for _, s, _ in drawn]), np.array([c for _, _, c in drawn]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(found=detections(), rule=st.sampled_from(RULES), random=st.randoms())
 def test_order_of_the_input_does_not_matter(found: Detections, rule: tuple, random) -> None:
     order = list(range(len(found)))
@@ -97,7 +97,7 @@ def test_order_of_the_input_does_not_matter(found: Detections, rule: tuple, rand
     assert as_rows(merge(found, *rule[:2], 0.5, rule[2])) == as_rows(merge(found[order], *rule[:2], 0.5, rule[2]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(found=detections(), rule=st.sampled_from(RULES))
 def test_what_goes_is_held_by_a_match_that_stays(found: Detections, rule: tuple) -> None:
     method, metric, class_agnostic = rule
@@ -113,7 +113,7 @@ def test_what_goes_is_held_by_a_match_that_stays(found: Detections, rule: tuple)
             assert results.category_ids[result] == found.category_ids[row]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(found=detections(), metric=st.sampled_from(("iou", "ios")))
 def test_nms_is_idempotent_and_keeps_boxes_as_they_are(found: Detections, metric: str) -> None:
     once = merge(found, "nms", metric)

@@ -120,7 +120,7 @@ def test_area_of_boxes_of_hundreds_of_kilometres_follows_the_earth(crs, transfor
     assert place.areas_m2(np.array([box]))[0] == pytest.approx(area_by_geodesics(place, box, 200), rel=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(x=pixels, y=pixels, width=st.floats(0.5, 300), height=st.floats(0.5, 300))
 def test_width_and_height_are_geodesics_between_the_middles_of_the_sides(x, y, width, height):
     for crs, transform in RASTERS.values():

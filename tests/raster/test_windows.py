@@ -53,7 +53,7 @@ def layout(request, tmp_path_factory):
         yield scene, path, pixels
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(x=st.integers(0, 202), y=st.integers(0, 156), width=st.integers(1, 203), height=st.integers(1, 157))
 def test_any_window_is_what_rasterio_reads(layout, x, y, width, height):
     scene, path, pixels = layout

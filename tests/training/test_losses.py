@@ -245,7 +245,7 @@ def plain(*arrays: np.ndarray) -> list[np.ndarray]:
     return [array.astype("float64") for array in arrays]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scenes())
 def test_simota_is_the_slow_one(scene: tuple) -> None:
     points, boxes, labels, predicted, scores = scene
@@ -253,14 +253,14 @@ def test_simota_is_the_slow_one(scene: tuple) -> None:
     check(SimOTA()(*scene), slow.simota(centers, strides, rest[0], labels, *rest[1:]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scenes())
 def test_atss_is_the_slow_one(scene: tuple) -> None:
     points, boxes, _, predicted, _ = scene
     check(ATSS()(*scene), slow.atss(*plain(points.centers, points.strides, boxes, predicted)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scenes(), st.booleans())
 def test_task_alignment_is_the_slow_one(scene: tuple, centered: bool) -> None:
     points, boxes, labels, predicted, scores = scene
