@@ -29,7 +29,7 @@ def predict_into(
     """Runs a scene and writes it to its targets, with the record of the run beside the first.
 
     load: gives the detector, once the outputs are known to be possible.
-    Raises the errors of `Targets.of`, `run` and `slicedet.outputs.save`; no file is written then.
+    Raises the errors of `Targets.of`, `run`, `Writing` and `save_provenance`, which comes last.
     """
     paths = targets.of(scene)
     record, written = run_into(scene, paths, load(), settings, progress, resources, overwrite=targets.overwrite)
@@ -47,7 +47,11 @@ def run_into(
     journal: Journal | None = None,
     overwrite: bool = False,
 ) -> Outcome:
-    """Runs a scene and writes it to files, in whose order detections come from its top to its bottom."""
+    """Runs a scene and writes it to files, which are there once all are whole; in them, detections run from its top to
+    its bottom.
+
+    Raises the errors of `run` and `Writing`.
+    """
     layer = Layer(scene, tuple(detector.categories), name_of(detector), settings.skip_unreadable)
     with Writing(layer, paths, overwrite) as writing:
         prediction = run(scene, detector, settings, progress, resources, journal, writing.add)

@@ -233,8 +233,9 @@ def test_models_and_weights_that_are_not_there(slicedet, unchanged, picture, opt
     assert unchanged()
 
 
-def test_bad_model_is_said_once_for_many_images(slicedet, picture, photo):
-    assert "no-such-model" in one_line(slicedet("predict", picture, photo, "-m", "no-such-model"))
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_bad_model_is_said_once_for_many_images(slicedet, picture, photo, resume):
+    assert "no-such-model" in one_line(slicedet("predict", picture, photo, "-m", "no-such-model", *resume))
 
 
 @pytest.mark.parametrize(
